@@ -1,0 +1,69 @@
+"""The menus: integer -> name. A list may write the number or the name; both mean the same experiment.
+
+Numbers are append-only: once landed, a number never changes its meaning, because old lists and old W&B runs carry it.
+A name is a string that also carries the facts which must be known without loading torch (image shapes, class counts,
+numbers of blocks, severities), as attributes: ``DATASETS[1].classes``. This file imports nothing.
+"""
+
+
+class Choice(str):
+    """A name on a menu, with its facts as attributes."""
+
+    facts: dict[str, object]
+
+    def __new__(cls, name: str, **facts: object) -> "Choice":
+        choice = super().__new__(cls, name)
+        choice.facts = facts
+        return choice
+
+    def __getattr__(self, fact: str):
+        facts = self.__dict__.get("facts", {})
+        if fact in facts:
+            return facts[fact]
+        raise AttributeError(f"{str(self)!r} has no fact {fact!r}")
+
+    def __getnewargs_ex__(self):
+        return (str(self),), self.facts
+
+
+# Image shapes are (channels, height, width) as stored; networks always see three channels.
+# `counts` are train / valid / test totals; `mean` and `std` are those of pixels in 0..1.
+DATASETS = {
+    0: Choice("FashionMNIST-mini", classes=10, shape=(1, 28, 28), counts=(6_000, 1_000, 2_000), mean=(0.5,), std=(0.5,), model="SmallNet", augmentation="None"),
+    1: Choice("MNIST", classes=10, shape=(1, 28, 28), counts=(50_000, 10_000, 10_000), mean=(0.5,), std=(0.5,), model="EMNISTNet", augmentation="None"),
+    2: Choice("FashionMNIST", classes=10, shape=(1, 28, 28), counts=(50_000, 10_000, 10_000), mean=(0.5,), std=(0.5,), model="EMNISTNet", augmentation="None"),
+    3: Choice("CIFAR10", classes=10, shape=(3, 32, 32), counts=(40_000, 10_000, 10_000), mean=(0.49086496, 0.48182634, 0.44628558), std=(0.24671966, 0.24326433, 0.26157698), model="ResNet18-stem7-w64", augmentation="CropFlip"),
+}
+
+# `oracle`: what a system is told about the corruptions of an image at test time; parts have none.
+METHODS = {
+    0: Choice("Identity", oracle="none"),
+    1: Choice("CrossEntropy", oracle="none"),
+    2: Choice("Contrastive", oracle="none"),
+    3: Choice("Module"),
+    4: Choice("ModularSystem", oracle="names, order"),
+}
+
+# `severities`: the parameter at severity 1..5 (none where there is nothing to set); `default` is the published severity.
+CORRUPTIONS = {
+    0: Choice("Identity", abbreviation="ID", severities=(), default=None),
+    1: Choice("Contrast", abbreviation="CO", severities=(0.4, 0.3, 0.2, 0.1, 0.05), default=2),
+    2: Choice("GaussianBlur", abbreviation="GB", severities=(1.0, 2.0, 3.0, 4.0, 6.0), default=2),
+    3: Choice("ImpulseNoise", abbreviation="IM", severities=(0.03, 0.06, 0.09, 0.17, 0.27), default=5),
+    4: Choice("Invert", abbreviation="IN", severities=(), default=None),
+    5: Choice("Rotate90", abbreviation="R90", severities=(), default=None),
+    6: Choice("Swirl", abbreviation="SW", severities=(0.5, 1.0, 3.0, 5.0, 10.0), default=3),
+}
+
+# `blocks`: how many; block i takes level i, the last block is the linear classifier.
+MODELS = {
+    0: Choice("SmallNet", blocks=5, sizes=(28,)),
+    1: Choice("EMNISTNet", blocks=6, sizes=(28,)),
+    2: Choice("ResNet18-stem7-w64", blocks=10, sizes=(32,)),
+}
+
+# Drawn on clean training images, before any corruption, the same for every view of an image.
+AUGMENTATIONS = {
+    0: Choice("None"),
+    1: Choice("CropFlip"),
+}
