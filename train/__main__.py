@@ -1,0 +1,120 @@
+"""Runs a list of experiments.
+
+    python -m train configs/demo.yaml                     the whole list with its prerequisites, in order
+    python -m train configs/demo.yaml --list              every entry and its state
+    python -m train configs/demo.yaml --index 3           one entry; --index 0-5,9 several
+    python -m train configs/demo.yaml --index 3 --lr=0.1  with a key changed (dotted for nested ones: --module.lr=0.1)
+"""
+
+import os
+
+# Threads that spin while they wait make small operations up to 100 times slower on a shared CPU; read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from errors import InputError
+from train.lists import Entry, label, plan, read, read_overrides, select
+from train.pool import default_workers, report_errors
+from train.run import State, finished, state
+from train.study import run_study
+
+
+def parser(description: str | None = __doc__) -> argparse.ArgumentParser:
+    arguments = argparse.ArgumentParser("python -m train", description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("config", help="a YAML list of experiments")
+    arguments.add_argument("--index", metavar="LIST", help="the entries to run: a number, or numbers and ranges (0-5,9)")
+    arguments.add_argument("--list", action="store_true", help="show every entry with its state, run nothing")
+    arguments.add_argument("--dry-run", action="store_true", help="show what would run, in order")
+    arguments.add_argument("--with-prerequisites", action="store_true", help="with --index: first run what the entries need")
+    arguments.add_argument("--workers", type=int, metavar="K", help="entries side by side (default: one per core; one on a GPU)")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    begin = time.perf_counter()
+    options, rest = parser().parse_known_args(argv)
+    return report_errors(lambda: run(options, rest, begin))
+
+
+def run(options: argparse.Namespace, rest: list[str], begin: float) -> None:
+    overrides = read_overrides(rest)
+    entries = read(options.config, overrides)
+    if options.workers is not None and options.workers < 1:
+        raise InputError(f"--workers {options.workers}: must be at least 1")
+    chosen = select(options.config, entries, options.index)
+    if options.list:
+        show(options.config, chosen)
+        return
+    planned = plan(chosen)
+    if options.index is not None and not options.with_prerequisites:
+        refuse_missing(options.config, entries, chosen, rest)
+        planned = [entry for entry in planned if entry.experiment.hash in {c.experiment.hash for c in chosen}]
+    states = {entry.experiment.hash: state(entry.experiment) for entry in planned}
+    for entry in planned:
+        if states[entry.experiment.hash].name == "stale":
+            raise InputError(f"{options.config}: {label(entry)}: stale: {states[entry.experiment.hash].detail}")
+    todo = [entry for entry in planned if states[entry.experiment.hash].name != "done"]
+    if options.dry_run:
+        for entry in todo:
+            print(f"would run {label(entry)} ({states[entry.experiment.hash].name})")
+        print(f"{len(todo)} to run, {len(planned) - len(todo)} done already")
+        return
+    tags = (Path(options.config).stem,)
+    if options.index is not None and options.index.isdigit() and len(todo) <= 1:
+        run_alone(todo, chosen[0], tags)
+    else:
+        run_study(todo, planned, tags, options.workers or default_workers(), begin)
+
+
+def refuse_missing(config: str, entries: Sequence[Entry], chosen: Sequence[Entry], rest: Sequence[str]) -> None:
+    """InputError with the command that makes it, where a prerequisite is neither finished nor chosen."""
+    chosen_hashes = {entry.experiment.hash for entry in chosen}
+    index_of = {entry.experiment.hash: entry.index for entry in reversed(entries)}
+    for entry in chosen:
+        missing = [part for part in entry.experiment.requires() if part.hash not in chosen_hashes and not finished(part)]
+        if not missing:
+            continue
+        first = missing[0]
+        while again := [part for part in first.requires() if part.hash not in chosen_hashes and not finished(part)]:
+            first = again[0]
+        options = "".join(f" {argument}" for argument in rest)
+        command = f"--index {entry.index} --with-prerequisites" if first.hash not in index_of else f"--index {index_of[first.hash]}"
+        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise InputError(f"{config}: {label(entry)} needs {first.name}{others}, which is {state(first).name}; make it with: python -m train {config} {command}{options}")
+
+
+def run_alone(todo: Sequence[Entry], entry: Entry, tags: tuple[str, ...]) -> None:
+    """One entry in this process, with a progress bar."""
+    if not todo:
+        print(f"{label(entry)}: done already, in {entry.experiment.directory}")
+        return
+    from train.runner import run_experiment
+
+    if entry.experiment.threads:
+        import torch
+
+        torch.set_num_threads(entry.experiment.threads)
+    run_experiment(entry.experiment, tags, quiet=False)
+    print(f"{label(entry)}: done, in {entry.experiment.directory}")
+
+
+def show(config: str, entries: Sequence[Entry]) -> None:
+    """Every entry by name with its state; the last line counts."""
+    states: list[State] = []
+    width = max(len(entry.experiment.name) for entry in entries)
+    for entry in entries:
+        found = state(entry.experiment)
+        states.append(found)
+        print(f"{entry.index:>5}  {found.name:<8} {entry.experiment.dataset}/{entry.experiment.name:<{width}}  {found.detail}".rstrip())
+    counts = Counter(found.name for found in states)
+    print(f"{len(entries)} entries: " + ", ".join(f"{number} {name}" for name, number in counts.most_common()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

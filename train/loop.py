@@ -1,0 +1,210 @@
+"""The one training loop: stages, epochs, schedule, validation, best weights, checkpoint and exact resume, progress, logging.
+
+SGD with momentum; the learning rate follows a cosine from lr to 0 over the experiment's epochs, stepped once per epoch. The weights
+kept are those with the lowest validation loss, the later of equals. Killed at any moment and started again, a run on the
+same number of CPU threads ends with the same bits: generator states, data order and best-so-far are part of the checkpoint.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from data.batches import Batch
+from data.noise import derive
+from errors import RunError
+from models.networks import count_parameters
+from train.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from train.method import Method, Stage
+from train.run import Run
+
+# A checkpoint is written once training has taken this many times as long as writing the last one did: at most 2 % extra.
+SAVE_RATIO = 50.0
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of an experiment's `device` field: `auto` is the GPU where there is one."""
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def learning_rate(lr: float, epoch: int, epochs: int) -> float:
+    """Cosine annealing from lr at epoch 0 towards 0 at epoch `epochs`."""
+    return lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+
+def generator_states(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def restore_generators(states: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+class Sums:
+    """Loss and hits summed on the device, read once at the end."""
+
+    def __init__(self, device: torch.device):
+        self.loss = torch.zeros((), device=device, dtype=torch.float64)
+        self.hits = torch.zeros((), device=device, dtype=torch.int64)
+        self.rows = 0
+
+    def add(self, loss: Tensor, logits_nk: Tensor, labels_n: Tensor) -> None:
+        self.loss += loss.detach() * len(labels_n)
+        self.hits += (logits_nk.argmax(1) == labels_n).sum()
+        self.rows += len(labels_n)
+
+    def means(self) -> tuple[float, float]:
+        """Mean loss and accuracy (a fraction)."""
+        return self.loss.item() / self.rows, self.hits.item() / self.rows
+
+
+class Loop:
+    """Trains one experiment's method in an open run directory. `log` takes every epoch's row and its number (W&B)."""
+
+    def __init__(self, run: Run, method: Method, log: Callable[[dict[str, Any], int], None], quiet: bool = False):
+        self.run, self.method, self.log = run, method, log
+        self.experiment, self.device = method.experiment, method.device
+        self.path = run.directory / "checkpoint" / "last.pt"
+        self.quiet = quiet or not sys.stderr.isatty()
+        self.results: dict[str, dict[str, float]] = {}
+        self.rows, self.image_steps, self.seconds = 0, 0, 0.0
+        self.saved_at, self.save_seconds = 0.0, 0.0
+
+    def train(self) -> dict[str, Any]:
+        """Runs all stages from where the last checkpoint left them; writes the weights; returns the facts for done.json."""
+        state = load_checkpoint(self.path)
+        stages = self.method.stages()
+        if state is not None:
+            self.results, self.rows = state["results"], state["rows"]
+            self.image_steps, self.seconds = state["image_steps"], state["seconds"]
+        self.run.keep_rows(self.rows)
+        batches = self.method.batches()
+        network, best = nn.Module(), {}
+        epochs = sum(stage.epochs for stage in stages)
+        with tqdm(total=epochs, unit="epoch", desc=self.experiment.name, disable=self.quiet) as bar:
+            for number, stage in enumerate(stages):
+                if state is not None and number < state["stage"]:
+                    bar.update(stage.epochs)
+                    continue
+                resumed = state if state is not None and number == state["stage"] else None
+                network, best = self.train_stage(number, stage, batches, resumed, bar)
+        network.load_state_dict(best["network"])
+        facts = self.method.facts(self.results)
+        save_weights(self.run.directory, network, facts)
+        return facts | {
+            "parameters": count_parameters(network),
+            "image_steps": self.image_steps,
+            "search_trials": len(stages) - 1,
+            "best_epoch": best["epoch"],
+            "valid_loss": best["loss"],
+            "valid_accuracy": best["accuracy"],
+            "train_seconds": self.seconds,
+        }
+
+    def train_stage(self, number: int, stage: Stage, batches: Any, resumed: dict[str, Any] | None, bar: Any) -> tuple[nn.Module, dict[str, Any]]:
+        """One training from fresh weights, or from a checkpoint inside it; returns the network and the best-so-far."""
+        e = self.experiment
+        torch.manual_seed(derive("initialisation", e.seed, stage.name.partition("-")[0]))
+        network = self.method.build(stage, self.results).to(self.device)
+        optimizer = torch.optim.SGD(network.parameters(), lr=e.lr, momentum=e.momentum, weight_decay=e.weight_decay)
+        best: dict[str, Any] = {"loss": math.inf}
+        first = 0
+        if resumed is None:
+            torch.manual_seed(derive("dropout", e.seed, stage.name))
+        else:
+            network.load_state_dict(resumed["network"])
+            optimizer.load_state_dict(resumed["optimizer"])
+            restore_generators(resumed["generators"], self.device)
+            best, first = resumed["best"], resumed["epoch"]
+            bar.update(first)
+        for epoch in range(first, stage.epochs):
+            row = self.epoch(network, optimizer, batches, stage, epoch)
+            if row["valid_loss"] <= best["loss"]:
+                weights = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+                best = {"loss": row["valid_loss"], "accuracy": row["valid_accuracy"], "epoch": epoch + 1, "network": weights}
+            last = epoch + 1 == stage.epochs
+            if last:
+                self.results[stage.name] = {key: row[key] for key in ("valid_loss", "valid_accuracy")}
+            self.run.log(row)
+            self.log(row, self.rows)
+            self.rows += 1
+            bar.update()
+            if last or time.perf_counter() - self.saved_at > SAVE_RATIO * self.save_seconds:
+                self.save(number, epoch + 1, network, optimizer, best)
+        return network, best
+
+    def epoch(self, network: nn.Module, optimizer: torch.optim.Optimizer, batches: Any, stage: Stage, epoch: int) -> dict[str, Any]:
+        """One epoch of training and its validation, as a row of metrics.jsonl."""
+        lr = learning_rate(self.experiment.lr, epoch, self.experiment.epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        start = time.perf_counter()
+        network.train()
+        train = Sums(self.device)
+        for batch in batches.epoch(epoch):
+            loss, logits = self.step(network, batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            train.add(loss, logits, batch.labels_n)
+        train_loss, train_accuracy = train.means()
+        middle = time.perf_counter()
+        network.eval()
+        valid = Sums(self.device)
+        with torch.no_grad():
+            for batch in batches.validation():
+                loss, logits = self.method.loss(network, batch)
+                valid.add(loss, logits, batch.labels_n)
+        valid_loss, valid_accuracy = valid.means()
+        if not (math.isfinite(train_loss) and math.isfinite(valid_loss)):
+            raise RunError(f"{self.experiment.name}: the loss is not finite in {stage.name}, epoch {epoch + 1}; a lower lr (now {lr:g}) may help")
+        self.image_steps += train.rows
+        self.seconds += time.perf_counter() - start
+        return {
+            "stage": stage.name,
+            "epoch": epoch + 1,
+            "train_loss": train_loss,
+            "train_accuracy": train_accuracy,
+            "valid_loss": valid_loss,
+            "valid_accuracy": valid_accuracy,
+            "lr": lr,
+            "images_per_second": train.rows / (middle - start),
+            "seconds": self.seconds,
+        }
+
+    def step(self, network: nn.Module, batch: Batch) -> Any:
+        """The loss of a training batch, under autocast where the experiment's precision is bfloat16."""
+        if self.experiment.precision == "float32":
+            return self.method.loss(network, batch)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            return self.method.loss(network, batch)
+
+    def save(self, stage: int, epoch: int, network: nn.Module, optimizer: torch.optim.Optimizer, best: dict[str, Any]) -> None:
+        """Writes the checkpoint."""
+        self.run.lock.check()
+        start = time.perf_counter()
+        state = {
+            "stage": stage,
+            "epoch": epoch,
+            "network": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "generators": generator_states(self.device),
+            "best": best,
+            "results": self.results,
+            "rows": self.rows,
+            "image_steps": self.image_steps,
+            "seconds": self.seconds,
+        }
+        save_checkpoint(self.path, state)
+        self.saved_at = time.perf_counter()
+        self.save_seconds = self.saved_at - start

@@ -1,0 +1,108 @@
+"""What a method supplies to the loop (its networks, its batches, its loss) and what a finished system offers (logits)."""
+
+import importlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from data.batches import Batch, Batches
+from data.datasets import DataSet
+from models.networks import Network, build_network, count_parameters
+from train.checkpoint import load_weights, read_facts
+from train.experiment import Experiment, Trained
+
+
+class Step(NamedTuple):
+    """What a method makes of a batch: the loss to go down, the mean cross-entropy in it, and the logits (N, classes)."""
+
+    loss: Tensor
+    logits_nk: Tensor
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training from fresh weights: its name and how many of the schedule's epochs are run."""
+
+    name: str
+    epochs: int
+
+
+class System(nn.Module):
+    """A finished system: classifies images whose corruption is named; only systems with an oracle look at the name."""
+
+    trained_parameters: int
+    total_parameters: int
+
+    def forward(self, images_nchw: Tensor, composition: Sequence[str]) -> Tensor:
+        """Logits (N, classes) of network inputs (N, 3, H, W) that carry this composition."""
+        raise TypeError(f"{type(self).__name__} is a part, not a system")
+
+
+class Method:
+    """The base of the methods. A method's class has its menu name and lives in the file of that name in snake case."""
+
+    experiment: Any
+    views: tuple[str, ...] = ("Identity",)
+    paired = True
+
+    def __init__(self, experiment: Experiment, dataset: DataSet, device: torch.device):
+        self.experiment, self.dataset, self.device = experiment, dataset, device
+        self.classes: int = experiment.choice("dataset").classes
+
+    def stages(self) -> list[Stage]:
+        """The trainings of this method, in order; the last one's best weights are the run's."""
+        return [Stage("train", self.experiment.epochs)]
+
+    def batches(self) -> Batches:
+        """The batches of every stage."""
+        e: Trained = self.experiment
+        return Batches(
+            self.dataset, self.views, e.batch_size, seed=e.seed, device=self.device,
+            augmentation=e.augmentation, severities=getattr(e, "severities", {}), paired=self.paired,
+        )  # fmt: skip
+
+    def build(self, stage: Stage, results: dict[str, dict[str, float]]) -> nn.Module:
+        """A freshly initialised network to train in a stage; `results` are the last metrics of the stages before."""
+        raise TypeError(f"{type(self).__name__} trains nothing")
+
+    def loss(self, network: nn.Module, batch: Batch) -> Step:
+        """The loss of a batch, in training and in validation."""
+        raise TypeError(f"{type(self).__name__} trains nothing")
+
+    def facts(self, results: dict[str, dict[str, float]]) -> dict[str, Any]:
+        """What must be known beside the weights to build the network again."""
+        return {}
+
+    @classmethod
+    def system(cls, experiment: Any, device: torch.device) -> System:
+        """The finished system of an experiment, in eval mode on the device; InputError where its weights are damaged."""
+        raise TypeError(f"{cls.__name__} is a part, not a system")
+
+
+def method_class(name: str) -> type[Method]:
+    """The method of a menu name: the class of that name in `train/<name in snake case>.py`."""
+    module = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return getattr(importlib.import_module(f"train.{module}"), name)
+
+
+class PlainSystem(System):
+    """One network that is told nothing about the corruption."""
+
+    def __init__(self, network: Network):
+        super().__init__()
+        self.network = network
+        self.trained_parameters = self.total_parameters = count_parameters(network)
+
+    def forward(self, images_nchw: Tensor, composition: Sequence[str]) -> Tensor:
+        return self.network(images_nchw)
+
+
+def load_network(experiment: Experiment, device: torch.device) -> Network:
+    """The trained network of a finished run, frozen, in eval mode on the device."""
+    network = build_network(experiment.model, experiment.choice("dataset").classes, read_facts(experiment).get("width", 1.0))
+    load_weights(network, experiment)
+    return network.to(device).eval().requires_grad_(False)

@@ -1,0 +1,55 @@
+"""Module: repairs one corruption at one level of a frozen backbone. `level: auto` is AutoModules.
+
+The search trains a fresh module at every level for a few epochs of the same schedule and takes the level with the highest
+validation accuracy (the lowest of equals); then a newly initialised module is trained there.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from data.batches import Batch
+from data.datasets import DataSet
+from losses.contrastive import contrastive_loss
+from models.networks import build_module
+from train.method import Method, Stage, Step, load_network
+
+
+class Module(Method):
+    def __init__(self, experiment: Any, dataset: DataSet, device: torch.device):
+        super().__init__(experiment, dataset, device)
+        self.views = (experiment.corruption, "Identity")
+        self.backbone = load_network(experiment.backbone, device)
+        self.level = 0
+
+    def stages(self) -> list[Stage]:
+        e = self.experiment
+        if e.level != "auto":
+            return [Stage("train", e.epochs)]
+        search = [Stage(f"search-level{level}", min(e.search_epochs, e.epochs)) for level in range(len(self.backbone.blocks))]
+        return [*search, Stage("train", e.epochs)]
+
+    def build(self, stage: Stage, results: dict[str, dict[str, float]]) -> nn.Module:
+        self.level = int(stage.name.removeprefix("search-level")) if stage.name != "train" else self.facts(results)["level"]
+        return build_module(self.experiment.model, self.level)
+
+    def facts(self, results: dict[str, dict[str, float]]) -> dict[str, Any]:
+        if self.experiment.level != "auto":
+            return {"level": self.experiment.level}
+        accuracies = {int(name.removeprefix("search-level")): r["valid_accuracy"] for name, r in results.items() if name != "train"}
+        return {"level": max(accuracies, key=lambda level: (accuracies[level], -level)), "search": accuracies}
+
+    def loss(self, network: nn.Module, batch: Batch) -> Step:
+        e = self.experiment
+        with torch.no_grad():
+            before = self.backbone(batch.images_nchw, 0, self.level)
+        corrupted, clean = before.chunk(2)
+        after = network(before) if e.pass_through else torch.cat([network(corrupted), clean])
+        logits = self.backbone(after, self.level)
+        loss = cross_entropy(logits, batch.labels_n)
+        if e.weight:
+            repaired = after[: len(corrupted)]
+            loss = loss + e.weight * contrastive_loss(torch.stack([repaired, clean.to(repaired.dtype)]), e.temperature)
+        return Step(loss, logits)

@@ -1,0 +1,145 @@
+"""The pool: jobs side by side, each in a process of its own, every job after the jobs that it requires.
+
+Processes are forked from a server that has imported torch already, so a job starts in a fraction of a second. A job's output
+goes to its log file; its exit code says how it ended (0 done, 1 failed, 2 bad input).
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from errors import InputError, RunError
+
+PRELOADED = ["torch", "train.runner"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A call of a module-level function. `requires` holds the keys of jobs that must have ended well before."""
+
+    key: str
+    target: Callable[..., None]
+    arguments: tuple[Any, ...]
+    log: Path
+    requires: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: its exit code (None where it never started) and its last line of error."""
+
+    exit_code: int | None
+    seconds: float
+    error: str = ""
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers() -> int:
+    """One process per core, or one in all where a GPU does the work."""
+    return 1 if Path("/dev/nvidia0").exists() else cores()
+
+
+def report_errors(call: Callable[[], Any]) -> int:
+    """Calls a function and turns the errors of the interface into one line on stderr and an exit code."""
+    try:
+        call()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+def _child(job: Job, threads: int) -> None:
+    """A job's process: output to the log, and an end when the parent is gone."""
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(job.log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import torch
+
+    torch.set_num_threads(threads)
+    try:
+        code = report_errors(lambda: job.target(*job.arguments))
+    except Exception as error:
+        traceback.print_exc()
+        print(f"failed: {type(error).__name__}: {error}", file=sys.stderr)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def run_jobs(jobs: Sequence[Job], workers: int, report: Callable[[Job, Outcome], None], started: Callable[[Job], None] = lambda job: None) -> dict[str, Outcome]:
+    """Runs the jobs, at most `workers` at once, in the given order as far as their requirements allow.
+
+    `report` is called as each ends. A job whose requirement failed never starts. Returns the outcome of every job by key.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    threads = max(1, cores() // min(workers, max(1, len(jobs))))
+    waiting, running, outcomes = list(jobs), {}, {}
+    keys = {job.key for job in jobs}
+    try:
+        while waiting or running:
+            for job in list(waiting):
+                needed = job.requires & keys
+                if any(key in outcomes and outcomes[key].exit_code != 0 for key in needed):
+                    failed = next(key for key in needed if key in outcomes and outcomes[key].exit_code != 0)
+                    waiting.remove(job)
+                    outcomes[job.key] = Outcome(None, 0.0, f"not started, since {failed} failed")
+                    report(job, outcomes[job.key])
+                elif len(running) < workers and needed <= outcomes.keys():
+                    waiting.remove(job)
+                    process = context.Process(target=_child, args=(job, threads), name=job.key)
+                    size = job.log.stat().st_size if job.log.exists() else 0
+                    process.start()
+                    started(job)
+                    running[process.sentinel] = (job, process, time.perf_counter(), size)
+            for sentinel in wait(list(running)) if running else []:
+                job, process, start, size = running.pop(sentinel)  # type: ignore[call-overload]
+                process.join()
+                error = "" if process.exitcode == 0 else last_line(job.log, size) or f"ended by signal {-(process.exitcode or 0)}"
+                outcomes[job.key] = Outcome(process.exitcode, time.perf_counter() - start, error)
+                report(job, outcomes[job.key])
+    finally:
+        for _, process, _, _ in running.values():
+            process.terminate()
+    return outcomes
+
+
+def last_line(log: Path, offset: int) -> str:
+    """The last line that was written to a log after an offset."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(offset)
+            lines = file.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1] if lines else ""

@@ -1,0 +1,220 @@
+"""Run directories: named by their contents, opened by one process at a time, with a state that is read from their files.
+
+    runs/<dataset>/<method>-<bits>-s<seed>-<12 hex>/
+        experiment.json      the resolved experiment, the data's checksum, recipe numbers; compared on opening
+        attempts.jsonl       one line per start: host, job, commit, versions, time
+        metrics.jsonl        one line per epoch and stage
+        checkpoint/last.pt   where a killed run goes on
+        weights.safetensors  the best weights by validation loss
+        evaluation/<key>.h5  accuracy, loss and per-image correctness of every composition
+        wandb/               W&B's folders
+        done.json            last: the run is finished; failed.json: how it failed
+
+Loads without torch, so that `--list` is quick.
+"""
+
+import json
+import os
+import platform
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from errors import InputError, RunError
+from train.experiment import MENUS, ROOT, Experiment
+from train.lock import Lock, describe, holder
+
+
+@dataclass(frozen=True)
+class State:
+    """What the files of a run say: done, trained (evaluation missing), running, failed, stopped, stale or new; with a detail."""
+
+    name: str
+    detail: str = ""
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file so that at any moment, also after a crash, either the old or the new one is there, whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The file's value, None where there is no file; InputError where it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        raise InputError(f"{path}: damaged; delete the file or its run directory to run the experiment again") from None
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """The whole lines of a JSON-lines file; a torn last line (of a killed process) is left out."""
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    rows = []
+    for number, line in enumerate(lines):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if number < len(lines) - 1:
+                raise InputError(f"{path}: line {number + 1} is damaged") from None
+    return rows
+
+
+def resolved(experiment: Experiment) -> dict[str, Any]:
+    """Every field of an experiment by name, for experiment.json and W&B; nested prerequisites likewise."""
+    fields = experiment.model_dump(mode="json")
+    numbers = {f"{key}_number": _number(key, fields[key]) for key in MENUS if isinstance(fields.get(key), str)}
+    return fields | numbers
+
+
+def _number(key: str, name: str) -> int:
+    return next(number for number, choice in MENUS[key].items() if choice == name)
+
+
+def commit() -> str:
+    """The project's git commit, with `+` where the working tree differs from it; empty outside a checkout."""
+    try:
+        out = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
+            cwd=ROOT, capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return out.stdout.strip()
+
+
+def evaluated(experiment: Experiment) -> bool:
+    """Whether the evaluation that the experiment asks for is there (parts are not evaluated)."""
+    return not experiment.is_system or (experiment.directory / "evaluation" / f"{experiment.testing.key}.h5").exists()
+
+
+def state(experiment: Experiment) -> State:
+    """The state of an experiment's run, from its files alone."""
+    directory = experiment.directory
+    written = read_json(directory / "experiment.json")
+    if written is not None and written["recipes"] != experiment.recipes():
+        return State("stale", f"made by recipe {written['recipes']}, now {experiment.recipes()}; move {directory} away to run it again")
+    owner = holder(directory / "lock")
+    if owner is not None:
+        return State("running", describe(owner))
+    if (directory / "done.json").exists():
+        return State("done") if evaluated(experiment) else State("trained", f"evaluation {experiment.testing.key} missing")
+    failure = read_json(directory / "failed.json")
+    if failure is not None:
+        return State("failed", failure["error"])
+    return State("new") if written is None else State("stopped", "goes on from its checkpoint")
+
+
+def finished(experiment: Experiment) -> bool:
+    """Whether the training of an experiment is finished by the present recipes, so that others can build on it."""
+    return (experiment.directory / "done.json").exists() and state(experiment).name != "stale"
+
+
+class Run:
+    """An open run directory: this process holds its lock."""
+
+    def __init__(self, experiment: Experiment, lock: Lock):
+        self.experiment, self.lock = experiment, lock
+        self.directory = experiment.directory
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Appends a row to metrics.jsonl."""
+        self._append("metrics.jsonl", row)
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        try:
+            with open(self.directory / name, "a") as file:
+                file.write(json.dumps(row, sort_keys=True) + "\n")
+        except OSError as error:
+            raise RunError(f"{self.directory / name}: cannot be written: {error.strerror}") from None
+
+    def keep_rows(self, count: int) -> None:
+        """Drops the rows of metrics.jsonl after the first `count`: those that a resumed run computes again."""
+        rows = read_jsonl(self.directory / "metrics.jsonl")
+        write_atomically(self.directory / "metrics.jsonl", "".join(json.dumps(r, sort_keys=True) + "\n" for r in rows[:count]).encode())
+
+    def start(self, checksum: str) -> None:
+        """Writes or compares experiment.json, and notes the attempt."""
+        now = {
+            "experiment": resolved(self.experiment),
+            "canonical": self.experiment.canonical(),
+            "hash": self.experiment.hash,
+            "data": checksum,
+            "recipes": self.experiment.recipes(),
+        }
+        path = self.directory / "experiment.json"
+        before = read_json(path)
+        if before is None:
+            write_json(path, now)
+        else:
+            for key in ("canonical", "hash", "data", "recipes"):
+                if before.get(key) != json.loads(json.dumps(now[key])):
+                    raise InputError(f"{path}: {key} differs from this experiment's ({before.get(key)} there, {now[key]} here); move {self.directory} away to run it again")
+        (self.directory / "failed.json").unlink(missing_ok=True)
+        versions = {name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "wandb")}
+        self._append(
+            "attempts.jsonl",
+            {"host": socket.gethostname(), "pid": os.getpid(), "job": os.environ.get("SLURM_JOB_ID", ""), "start": time.time()}
+            | {"commit": commit(), "python": platform.python_version(), "versions": versions},
+        )
+
+    def finish(self, facts: dict[str, Any]) -> None:
+        """Writes done.json."""
+        self.lock.check()
+        write_json(self.directory / "done.json", facts)
+
+    def fail(self, error: str) -> None:
+        """Writes failed.json, as far as the directory still takes it."""
+        try:
+            write_json(self.directory / "failed.json", {"error": error, "time": time.time()})
+        except (OSError, RunError):
+            pass
+
+
+@contextmanager
+def open_run(experiment: Experiment) -> Iterator[Run]:
+    """Opens an experiment's run directory under its lock.
+
+    InputError where it cannot be made or written, or where another process holds it. A RunError inside is written to
+    failed.json.
+    """
+    directory = experiment.directory
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = Lock(directory)
+        owner = lock.acquire()
+    except OSError as error:
+        raise InputError(f"{directory}: cannot be written ({error.strerror}); set PALIMPSEST_RUNS to a folder that can") from None
+    if owner is not None:
+        raise InputError(f"{directory}: held by {describe(owner)}; wait for it, or stop it and start again")
+    run = Run(experiment, lock)
+    try:
+        yield run
+    except RunError as error:
+        run.fail(str(error))
+        raise
+    finally:
+        lock.release()
