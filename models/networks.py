@@ -73,8 +73,8 @@ def scaled(channels: int, width: float) -> int:
 
 
 def count_parameters(part: nn.Module) -> int:
-    """The number of trainable scalars in a network or module (buffers are not parameters)."""
-    return sum(parameter.numel() for parameter in part.parameters() if parameter.requires_grad)
+    """The number of parameters, frozen or not, of a network or module (buffers are not parameters)."""
+    return sum(parameter.numel() for parameter in part.parameters())
 
 
 def width_for(model: str, classes: int, parameters: int) -> float:

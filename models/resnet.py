@@ -47,7 +47,7 @@ def _basic_block(inputs: int, outputs: int, stride: int) -> nn.Module:
     import_torchvision()
     from torchvision.models.resnet import BasicBlock
 
-    # A shortcut is projected where the published network does so: at each stride, and never at a width that happens to round equal.
+    # Channels change only where the stride does, so the stride alone says where the shortcut is projected.
     shortcut = None
     if stride != 1:
         shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs))

@@ -6,8 +6,9 @@ from models.networks import Network, module, network, scaled
 
 # Channels of levels 1..3: multiples of 16, which the CPU's convolution kernels run two to three times faster than the numbers between.
 _CHANNELS = (16, 32, 64)
-# Hidden channels of the modules of levels 1..3, as many as 4 MFLOP allow.
-_HIDDEN = (12, 24, 32)
+# Kernel side and hidden channels of the modules of levels 1..3, within 4 MFLOP.
+_KERNELS = (3, 5, 5)
+_HIDDEN = (16, 16, 32)
 _UNITS = 128
 
 
@@ -15,7 +16,7 @@ _UNITS = 128
 def small_net(classes: int, width: float) -> Network:
     """Five blocks for (N, 3, 28, 28) images in [-1, 1]: three stride-2 convolutions, a linear layer, the classifier. Torch's default initialisation.
 
-    Levels 1..4 are (16, 14, 14), (32, 7, 7), (64, 4, 4) and (128,), all after a ReLU; 158,986 parameters with 10 classes.
+    Levels 1..4 are (16, 14, 14), (32, 7, 7), (64, 4, 4) and (128,), all after a ReLU; 156,842 parameters with 10 classes.
     """
     c1, c2, c3 = (scaled(channels, width) for channels in _CHANNELS)
     units = scaled(_UNITS, width)
@@ -32,9 +33,11 @@ def small_net(classes: int, width: float) -> Network:
 
 @module("SmallNet")
 def small_module(level: int, width: float) -> nn.Module:
-    """An image autoencoder that ends in tanh at level 0, two 5x5 convolutions at 1..3, two linear layers at 4. Torch's default initialisation.
+    """An image autoencoder that ends in tanh at level 0, two convolutions at 1 (3x3), 2 and 3 (5x5), two linear layers at 4.
 
+    Parameters at levels 0..4: 11,251, 4,640, 25,648, 102,496, 33,024. Torch's default initialisation.
     At level 3 the two kernels together see the whole map from every place, so rotation and swirl can be undone there.
+    Plain, not residual: for rotation, swirl, noise and inversion, zero-initialised residual forms were no better after five epochs.
     """
     if level == 0:
         c1, c2 = (scaled(channels, width) for channels in _CHANNELS[:2])
@@ -45,11 +48,13 @@ def small_module(level: int, width: float) -> nn.Module:
             nn.ReLU(),
             nn.ConvTranspose2d(c2, c1, 3, stride=2, padding=1, output_padding=1),
             nn.ReLU(),
-            nn.ConvTranspose2d(c1, 3, 5, stride=2, padding=2, output_padding=1),
+            nn.ConvTranspose2d(c1, 3, 4, stride=2, padding=1),
             nn.Tanh(),
         )
     if level <= len(_CHANNELS):
-        channels, hidden = scaled(_CHANNELS[level - 1], width), scaled(_HIDDEN[level - 1], width)
-        return nn.Sequential(nn.Conv2d(channels, hidden, 5, padding=2), nn.ReLU(), nn.Conv2d(hidden, channels, 5, padding=2), nn.ReLU())
+        channels, hidden, side = scaled(_CHANNELS[level - 1], width), scaled(_HIDDEN[level - 1], width), _KERNELS[level - 1]
+        return nn.Sequential(
+            nn.Conv2d(channels, hidden, side, padding="same"), nn.ReLU(), nn.Conv2d(hidden, channels, side, padding="same"), nn.ReLU()
+        )
     units = scaled(_UNITS, width)
     return nn.Sequential(nn.Linear(units, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU())

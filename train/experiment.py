@@ -99,7 +99,8 @@ def read_severities(value: object) -> dict[str, int]:
         raise ValueError(f"must map corruptions to severities, got {value!r}")
     severities = {}
     for key, severity in value.items():
-        name = choose("corruption", key)
+        # In JSON, where experiments are kept too, a menu number that is a key has become a string.
+        name = choose("corruption", int(key) if isinstance(key, str) and key.isdigit() else key)
         if not name.severities:
             raise ValueError(f"{name} has no severities")
         if isinstance(severity, bool) or not isinstance(severity, int) or not 1 <= severity <= len(name.severities):

@@ -81,7 +81,8 @@ def read_yaml(path: str | Path) -> list[Any]:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
-        raise InputError(f"{path}: {line}{getattr(error, 'problem', None) or error}") from None
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise InputError(f"{path}: {line}{problem}") from None
     if not isinstance(entries, list) or not entries:
         found = "nothing" if not entries else f"a {type(entries).__name__}"
         raise InputError(f"{path}: must be a YAML list of experiments, each starting with '- ', but holds {found}")

@@ -6,7 +6,6 @@ The loop tells a tracker what happens and never asks whether there is one; the l
 import os
 import socket
 import sys
-import threading
 from collections.abc import Mapping
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -52,7 +51,7 @@ class Tracker:
             "config": resolved(experiment),
             "dir": str(directory),
         }
-        settings = wandb.Settings(init_timeout=ANSWER_SECONDS, silent=True, console="off", disable_git=True, disable_code=True)
+        settings = wandb.Settings(init_timeout=ANSWER_SECONDS, finish_timeout=FINISH_SECONDS, silent=True, console="off", disable_git=True, disable_code=True)
         online = mode != "offline" and _has_account(wandb) and _answers(wandb)
         try:
             self.run = wandb.init(mode="online" if online else "offline", settings=settings, **options)
@@ -88,14 +87,14 @@ class Tracker:
             self.run.log({key: wandb.Table(columns=columns, data=rows)}, step=step)
 
     def finish(self, exit_code: int = 0) -> None:
-        """Ends the run; a server that has died cannot hold this up for more than FINISH_SECONDS."""
+        """Ends the run; a server that has died holds this up for FINISH_SECONDS at most, and `wandb sync` sends the run later."""
         if self.run is None:
             return
-        ending = threading.Thread(target=self.run.finish, kwargs={"exit_code": exit_code, "quiet": True}, daemon=True)
-        ending.start()
-        ending.join(FINISH_SECONDS)
-        if ending.is_alive():
-            notice(f"W&B: the server did not take the end of the run within {FINISH_SECONDS} s; send it later with: wandb sync {self.run.dir}/..")
+        import wandb
+
+        self.run.finish(exit_code=exit_code)
+        # Processes of the pool end without the client's own exit hook.
+        wandb.teardown(exit_code)
         self.run = None
 
 

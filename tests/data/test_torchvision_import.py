@@ -31,7 +31,10 @@ def test_an_ordinary_import_works_afterwards_in_a_new_process() -> None:
 
 
 def test_nothing_is_imported_before_it_is_called() -> None:
-    assert in_new_process("import sys, data.torchvision_import; print('torch' in sys.modules, 'torchvision' in sys.modules)").split() == ["False", "False"]
+    assert in_new_process("import sys, data.torchvision_import; print('torch' in sys.modules, 'torchvision' in sys.modules)").split() == [
+        "False",
+        "False",
+    ]
 
 
 def test_networks_and_transforms_work() -> None:

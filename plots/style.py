@@ -1,0 +1,88 @@
+"""What all figures share: a colour for each method, sizes of a paper's column, and how a figure is saved."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+
+import info_dicts
+from errors import InputError
+from train.run import write_atomically
+
+COLUMN = 3.4  # inches: the width of one column of a two-column paper
+PAGE = 7.0  # inches: the width of both
+DPI = 200
+
+# Okabe and Ito (2008), told apart with any kind of colour blindness; a method's colour goes by its menu number.
+PALETTE = ("#999999", "#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#0072B2", "#D55E00", "#F0E442", "#000000")
+HATCHES = ("", "//////", "......", "xxxxxx", "------", "oooooo")
+
+RC: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "axes.labelsize": 7,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.0,
+    "hatch.linewidth": 0.4,
+    "pdf.fonttype": 42,
+    "savefig.dpi": DPI,
+}
+
+
+def method_colour(method: str) -> str:
+    """The colour of a method, by its menu number."""
+    number = next(number for number, name in info_dicts.METHODS.items() if name == method)
+    return PALETTE[number % len(PALETTE)]
+
+
+def variant_styles(methods: Sequence[str]) -> list[tuple[str, str]]:
+    """(colour, hatch) for each of a row of systems: the method's colour, lighter and hatched for its second, third ... variant."""
+    seen: dict[str, int] = {}
+    styles = []
+    for method in methods:
+        variant = seen.get(method, 0)
+        seen[method] = variant + 1
+        styles.append((lighter(method_colour(method), 1 - 0.75**variant), HATCHES[variant % len(HATCHES)]))
+    return styles
+
+
+def lighter(colour: str, share: float) -> str:
+    """A colour mixed with a share (0..1) of white."""
+    red, green, blue = (channel + (1 - channel) * share for channel in to_rgb(colour))
+    return to_hex((red, green, blue))
+
+
+def save(figure: Figure, drawn: pd.DataFrame, folder: Path, name: str) -> list[Path]:
+    """Writes a figure as PNG and PDF, and the values drawn in it as CSV; returns the paths, the PNG last."""
+    paths = [save_csv(drawn, folder, name)]
+    for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=suffix, dpi=DPI, metadata=metadata)
+        paths.append(folder / f"{name}.{suffix}")
+        write_atomically(paths[-1], buffer.getvalue())
+    return paths
+
+
+def save_csv(values: pd.DataFrame, folder: Path, name: str) -> Path:
+    """Writes a table as CSV into a folder, which is made where it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another folder with --out") from None
+    path = folder / f"{name}.csv"
+    write_atomically(path, values.to_csv(index=False).encode())
+    return path

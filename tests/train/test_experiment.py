@@ -1,0 +1,154 @@
+"""Experiments: what a hash depends on, what is inherited, what is refused and in which words."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import info_dicts
+from train.experiment import FieldError, build
+
+IDENTITY = {"dataset": 0, "method": "Identity", "lr": 0.1}
+MODULE = {"dataset": 0, "method": "Module", "corruption": "Swirl", "level": "auto", "lr": 0.01, "weight": 1, "backbone": {"lr": 0.1}}
+SYSTEM = {"dataset": 0, "method": "ModularSystem", "backbone": {"lr": 0.1}, "module": {"level": "auto", "lr": 0.01, "weight": 1}}
+
+# Numbers are append-only and so are defaults: a run directory of today must be found for ever. Never edit, only add.
+MENUS = {
+    "DATASETS": {0: "FashionMNIST-mini", 1: "MNIST", 2: "FashionMNIST", 3: "CIFAR10"},
+    "METHODS": {0: "Identity", 1: "CrossEntropy", 2: "Contrastive", 3: "Module", 4: "ModularSystem"},
+    "CORRUPTIONS": {0: "Identity", 1: "Contrast", 2: "GaussianBlur", 3: "ImpulseNoise", 4: "Invert", 5: "Rotate90", 6: "Swirl"},
+    "MODELS": {0: "SmallNet", 1: "EMNISTNet", 2: "ResNet18-stem7-w64"},
+    "AUGMENTATIONS": {0: "None", 1: "CropFlip"},
+}
+GOLDEN: list[tuple[dict, str]] = []
+
+
+@pytest.mark.parametrize("menu", MENUS)
+def test_landed_menu_numbers_never_change(menu):
+    assert getattr(info_dicts, menu).items() >= MENUS[menu].items()
+
+
+@pytest.mark.parametrize(("entry", "prefix"), GOLDEN)
+def test_landed_hashes_never_change(entry, prefix):
+    assert build(entry).hash.startswith(prefix)
+
+
+def test_numbers_and_names_mean_the_same_experiment():
+    by_name = {"dataset": "FashionMNIST-mini", "method": "Module", "corruption": "Swirl", "model": "SmallNet"}
+    assert build(MODULE | by_name).hash == build(MODULE | {"method": 3, "corruption": 6, "model": 0}).hash == build(MODULE).hash
+
+
+def test_a_default_written_out_is_the_same_experiment():
+    written = {"epochs": 200, "batch_size": 256, "precision": "float32", "momentum": 0.9, "severities": {"Swirl": 3}, "pass_through": True}
+    assert build(MODULE | written).hash == build(MODULE).hash
+
+
+def test_what_changes_nothing_is_not_in_the_hash():
+    apart = {"study": "x", "tags": ["y"], "device": "cpu", "threads": 1, "evaluation": {"images": 10, "compositions": "elementals"}}
+    assert build(SYSTEM | apart).hash == build(SYSTEM).hash
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"epochs": 3}, {"lr": 0.2}, {"weight": 2}, {"level": 1}, {"corruption": 1}, {"precision": "bfloat16"}, {"temperature": 0.2},
+     {"pass_through": False}, {"severities": {"Swirl": 1}}, {"backbone": {"lr": 0.2}}, {"backbone": {"lr": 0.1, "seed": 5}}],
+)  # fmt: skip
+def test_what_changes_the_results_changes_the_hash(change):
+    assert build(MODULE | change).hash != build(MODULE).hash
+
+
+def test_parts_inherit_all_but_lr_and_weight():
+    system = build(SYSTEM | {"seed": 7, "epochs": 3, "batch_size": 32, "precision": "bfloat16", "severities": {"Swirl": 5, "Contrast": 1}})
+    backbone, *modules = system.requires()
+    assert [m.corruption for m in modules] == list(MENUS["CORRUPTIONS"].values())[1:]
+    for part in (backbone, *modules):
+        assert (part.seed, part.epochs, part.batch_size, part.precision) == (7, 3, 32, "bfloat16")
+    assert (backbone.lr, modules[0].lr, modules[0].weight) == (0.1, 0.01, 1)
+    assert all(m.backbone.hash == backbone.hash for m in modules)
+    alone = {"seed": 7, "epochs": 3, "batch_size": 32, "precision": "bfloat16"}
+    for module in modules:
+        severity = {"Swirl": 5, "Contrast": 1}.get(module.corruption)
+        entry = MODULE | alone | {"corruption": module.corruption} | ({"severities": {module.corruption: severity}} if severity else {})
+        assert build(entry).hash == module.hash
+    assert build(IDENTITY | alone).hash == backbone.hash
+    with pytest.raises(FieldError, match=r"backbone\.lr: missing"):
+        build({**SYSTEM, "lr": 0.1, "backbone": {}})
+
+
+def test_saying_a_field_at_the_system_or_at_its_parts_is_the_same():
+    inside = SYSTEM | {"backbone": {"lr": 0.1, "epochs": 3}, "module": {"level": "auto", "lr": 0.01, "weight": 1, "epochs": 3}}
+    assert build(SYSTEM | {"epochs": 3}).hash == build(inside).hash != build(SYSTEM).hash
+
+
+def test_severities_of_all_modules_count_for_the_system():
+    assert build(SYSTEM | {"severities": {"Swirl": 5}}).hash != build(SYSTEM).hash
+
+
+@given(st.dictionaries(st.sampled_from(["seed", "epochs", "batch_size"]), st.integers(1, 1000)))
+def test_canonical_json_builds_the_same_experiment(changes):
+    matched = {"dataset": 0, "method": "CrossEntropy", "lr": 0.1, "match": {key: SYSTEM[key] for key in ("module", "backbone")}}
+    severe = MODULE | {"severities": {"Swirl": 5}}
+    for entry in (IDENTITY, MODULE, severe, SYSTEM, SYSTEM | {"severities": {"Swirl": 5, "Contrast": 1}}, matched):
+        experiment = build(entry | changes)
+        assert build(json.loads(json.dumps(experiment.canonical()))).hash == experiment.hash
+        assert build(json.loads(json.dumps(experiment.model_dump(mode="json")))).hash == experiment.hash
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (IDENTITY | {"dataset": 99}, r"dataset: 99 is not on the menu; allowed: 0 FashionMNIST-mini, 1 MNIST"),
+        (IDENTITY | {"dataset": True}, r"dataset: True is not on the menu"),
+        (IDENTITY | {"method": "Magic"}, r"method: 'Magic' is not on the menu; allowed: 0 Identity, 1 CrossEntropy"),
+        ({"dataset": 0}, r"method: missing; allowed: Identity"),
+        ({"method": 0}, r"dataset: missing"),
+        ({"dataset": 0, "method": 0}, r"lr: missing"),
+        (IDENTITY | {"learning_rate": 1}, r"learning_rate: unknown key for Identity; .*allowed: dataset, method"),
+        (IDENTITY | {"epoch": 1}, r"epoch: unknown key for Identity; did you mean 'epochs'\?"),
+        (IDENTITY | {"weight": 1}, r"weight: unknown key for Identity"),
+        (IDENTITY | {"lr": "0,1"}, r"lr: must be a number, got '0,1'"),
+        (IDENTITY | {"lr": 0}, r"lr: input should be greater than 0, got 0"),
+        (IDENTITY | {"lr": float("nan")}, r"lr: .*finite"),
+        (IDENTITY | {"lr": float("inf")}, r"lr: .*finite"),
+        (IDENTITY | {"epochs": 1.5}, r"epochs: must be a whole number, got 1\.5"),
+        (IDENTITY | {"epochs": 0}, r"epochs: input should be greater than or equal to 1"),
+        (IDENTITY | {"seed": -1}, r"seed: "),
+        (IDENTITY | {"precision": "fp8"}, r"precision: input should be 'float32' or 'bfloat16'"),
+        (IDENTITY | {"model": "ResNet18-stem7-w64"}, r"model: ResNet18-stem7-w64 takes no images of 28 px .*allowed: SmallNet, EMNISTNet"),
+        (IDENTITY | {"device": "gpu"}, r"device: "),
+        (IDENTITY | {"evaluation": {"images": 7}}, r"evaluation\.images: must be a multiple of the 10 classes"),
+        (IDENTITY | {"evaluation": {"compositions": ["CO-GB-CO"]}}, r"evaluation\.compositions: .*Contrast"),
+        (IDENTITY | {"evaluation": {"image": 10}}, r"evaluation\.image: unknown key for Evaluation; did you mean 'images'\?"),
+        (MODULE | {"corruption": "Identity"}, r"corruption: Identity has no module"),
+        (MODULE | {"level": 5}, r"level: must be 'auto' or a whole number from 0 to 4, got 5"),
+        (MODULE | {"level": 1, "search_epochs": 2}, r"search_epochs: goes with 'level: auto' only"),
+        (MODULE | {"backbone": 3}, r"backbone: "),
+        (MODULE | {"backbone": {"lr": 0.1, "method": 1}}, r"backbone\.method: must be Identity"),
+        (MODULE | {"severities": {"Swirl": 6}}, r"severities: severity of Swirl must be a whole number from 1 to 5, got 6"),
+        (MODULE | {"severities": {"Invert": 1}}, r"severities: Invert has no severities"),
+        (SYSTEM | {"module": {"lr": 0.1, "level": "auto"}}, r"module\.weight: missing; Module needs it"),
+        (SYSTEM | {"lr": 0.1}, r"lr: unknown key for ModularSystem"),
+        (SYSTEM | {"order": "backwards"}, r"order: input should be 'application', 'reverse' or 'random'"),
+        ({"dataset": 0, "method": 2, "lr": 0.1, "weight": 1, "levels": 5}, r"levels: must be one level from 1 to 4"),
+        ({"dataset": 0, "method": 2, "lr": 0.1, "weight": 1, "levels": [1, 2]}, r"levels: .*one for each of the 6 corruptions"),
+        ({"dataset": 0, "method": 1, "lr": 0.1, "corruptions": ["Swirl", "Swirl"]}, r"corruptions: must be different"),
+        ([1, 2], r"must be a mapping of keys"),
+    ],
+)  # fmt: skip
+def test_bad_entries_are_refused_in_one_line(entry, words):
+    with pytest.raises(FieldError, match=words) as caught:
+        build(entry)
+    assert "\n" not in str(caught.value)
+
+
+def test_experiments_are_immutable():
+    with pytest.raises(ValueError, match="frozen"):
+        build(IDENTITY).lr = 1  # type: ignore[attr-defined]
+
+
+def test_reading_lists_and_states_never_loads_torch():
+    code = "import sys, train.__main__, train.lists, train.run; assert not {'torch', 'numpy', 'wandb'} & set(sys.modules), 'too much is imported'"
+    subprocess.run([sys.executable, "-c", code], check=True)
