@@ -8,6 +8,7 @@ A corruption is one function here, registered with `@elemental`, and one line in
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from data.compositions import Node, corruption_name, parse, prefix_tree
 from data.noise import Noise
 from errors import InputError
 
-Elemental = Callable[[Tensor, float | None, Noise], Tensor]
+Elemental = Callable[[Tensor, Any, Noise], Tensor]
 FUNCTIONS: dict[str, Elemental] = {}
 
 # Values of a batch that `corrupt` takes at once on a CPU: beyond it the temporaries fall out of the cache.
@@ -39,27 +40,27 @@ def elemental(name: str) -> Callable[[Elemental], Elemental]:
 
 
 @elemental("Identity")
-def identity(images_nchw: Tensor, parameter: float | None, noise: Noise) -> Tensor:
+def identity(images_nchw: Tensor, parameter: None, noise: Noise) -> Tensor:
     """A copy of the clean images."""
     return images_nchw.clone()
 
 
 @elemental("Contrast")
-def contrast(images_nchw: Tensor, parameter: float | None, noise: Noise) -> Tensor:
+def contrast(images_nchw: Tensor, parameter: float, noise: Noise) -> Tensor:
     """mean + parameter * (x - mean), with the mean of each image and channel."""
     means = images_nchw.mean((2, 3), keepdim=True)
     return torch.lerp(means, images_nchw, parameter).clamp_(0, 255)
 
 
 @elemental("GaussianBlur")
-def gaussian_blur(images_nchw: Tensor, parameter: float | None, noise: Noise) -> Tensor:
+def gaussian_blur(images_nchw: Tensor, parameter: float, noise: Noise) -> Tensor:
     """Gaussian filter of standard deviation `parameter` pixels, cut at 4 of them, edge pixels repeated, each channel by itself."""
     matrix = _blur_matrix(images_nchw.shape[-1], parameter, images_nchw.device)
     return torch.matmul(matrix, torch.matmul(images_nchw, matrix.T)).clamp_(0, 255)
 
 
 @elemental("ImpulseNoise")
-def impulse_noise(images_nchw: Tensor, parameter: float | None, noise: Noise) -> Tensor:
+def impulse_noise(images_nchw: Tensor, parameter: float, noise: Noise) -> Tensor:
     """Salt and pepper: every value by itself becomes 0 with probability parameter / 2, and 255 with the same."""
     bits = noise.bits(images_nchw.shape[1:], images_nchw.device).float()
     # Rounded to the 24 bits of a float32; a whole number above (below) the threshold is then at least 256 above (below) it.
@@ -72,26 +73,27 @@ def impulse_noise(images_nchw: Tensor, parameter: float | None, noise: Noise) ->
 
 
 @elemental("Invert")
-def invert(images_nchw: Tensor, parameter: float | None, noise: Noise) -> Tensor:
+def invert(images_nchw: Tensor, parameter: None, noise: Noise) -> Tensor:
     """255 - x."""
     return 255 - images_nchw
 
 
 @elemental("Rotate90")
-def rotate90(images_nchw: Tensor, parameter: float | None, noise: Noise) -> Tensor:
+def rotate90(images_nchw: Tensor, parameter: None, noise: Noise) -> Tensor:
     """A quarter turn counter-clockwise."""
-    pixels = _quarter_turn(images_nchw.shape[-1], images_nchw.device)
-    return images_nchw.flatten(2).index_select(2, pixels).view_as(images_nchw)
+    size = images_nchw.shape[-1]
+    return images_nchw.view(-1, size * size).index_select(1, _quarter_turn(size, images_nchw.device)).view_as(images_nchw)
 
 
 @elemental("Swirl")
-def swirl(images_nchw: Tensor, parameter: float | None, noise: Noise) -> Tensor:
+def swirl(images_nchw: Tensor, parameter: float, noise: Noise) -> Tensor:
     """Swirl of strength `parameter` about (S / 2, S / 2) with radius sqrt(2) S / 2, bilinear, the image reflected at its edge pixels' centres."""
-    pixels, weights = _swirl_map(images_nchw.shape[-1], parameter, images_nchw.device)
-    flat = images_nchw.flatten(2)
-    swirled = flat.index_select(2, pixels[0]).mul_(weights[0])
+    size = images_nchw.shape[-1]
+    pixels, weights = _swirl_map(size, parameter, images_nchw.device)
+    flat = images_nchw.view(-1, size * size)
+    swirled = flat.index_select(1, pixels[0]).mul_(weights[0])
     for corner in (1, 2, 3):
-        swirled.addcmul_(flat.index_select(2, pixels[corner]), weights[corner])
+        swirled.addcmul_(flat.index_select(1, pixels[corner]), weights[corner])
     return swirled.clamp_(0, 255).view_as(images_nchw)
 
 
@@ -129,13 +131,13 @@ def corrupt(
     names = parse(composition)
     images, ids = _prepare(images_nchw, ids)
     severities = check_severities(severities)
-    pieces = max(1, PIECE // max(1, images[:1].numel())) if images.device.type == "cpu" else max(1, len(images))
-    corrupted = []
-    for piece, piece_ids in zip(images.split(pieces), ids.split(pieces)):
+    corrupted = torch.empty_like(images)
+    rows = max(1, PIECE // max(1, images[:1].numel())) if images.device.type == "cpu" else max(1, len(images))
+    for piece, piece_ids, place in zip(images.split(rows), ids.split(rows), corrupted.split(rows)):
         for step in range(1, len(names) + 1):
             piece = apply_step(piece, names[:step], ids=piece_ids, seed=seed, severities=severities)
-        corrupted.append(piece)
-    return corrupted[0] if len(corrupted) == 1 else torch.cat(corrupted)
+        place.copy_(piece)
+    return corrupted
 
 
 def stream(
@@ -212,7 +214,7 @@ def _blur_matrix(size: int, sigma: float, device: torch.device) -> Tensor:
     """(S, S) float32 matrix of the one-dimensional filter: banded, with what falls beyond an edge added to the edge pixel's column."""
     radius = int(4 * sigma + 0.5)
     offsets = torch.arange(-radius, radius + 1)
-    taps = torch.exp(-0.5 * (offsets / sigma).double() ** 2)
+    taps = torch.exp(-0.5 * (offsets.double() / sigma) ** 2)
     columns = (torch.arange(size)[:, None] + offsets).clamp_(0, size - 1)
     matrix = torch.zeros(size, size, dtype=torch.float64)
     matrix.scatter_add_(1, columns, (taps / taps.sum()).expand(size, -1).contiguous())
@@ -249,5 +251,5 @@ def _neighbours(coordinates: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
     found = []
     for position, weight in ((low, 1 - fraction), (low + 1, fraction)):
         folded = position.long() % period
-        found.append((torch.minimum(folded, (period - folded) % period if size == 1 else period - folded), weight))
+        found.append((torch.minimum(folded, period - folded), weight))
     return found

@@ -1,8 +1,8 @@
 """Results as one tidy table: one row per value, whatever list or folder of runs they come from.
 
-    python -m plots.results configs/demo.yaml > results.csv              the runs of a list
-    python -m plots.results configs/demo.yaml --epochs=1 > results.csv   with the overrides that they were run with
-    python -m plots.results runs > results.csv                           every run in a folder, or one run directory
+python -m plots.results configs/demo.yaml > results.csv              the runs of a list
+python -m plots.results configs/demo.yaml --epochs=1 > results.csv   with the overrides that they were run with
+python -m plots.results runs > results.csv                           every run in a folder, or one run directory
 """
 
 import argparse
@@ -28,7 +28,7 @@ from train.lists import read, read_overrides
 from train.pool import report_errors
 from train.run import read_json, read_jsonl, state
 
-COLUMNS = {
+COLUMNS: dict[str, Any] = {
     "study": "str",
     "dataset": "str",
     "method": "str",
@@ -136,7 +136,11 @@ def _find_in_list(path: Path, overrides: Mapping[str, Any]) -> Results:
 
 def _find_in_folder(path: Path) -> Results:
     """Runs are built again from their experiment.json; of several evaluations on one split at the same severities the newest counts."""
-    directories = [path] if (path / "experiment.json").exists() else sorted({p.parent for depth in ("*", "*/*") for p in path.glob(f"{depth}/experiment.json")})
+    directories = (
+        [path]
+        if (path / "experiment.json").exists()
+        else sorted({p.parent for depth in ("*", "*/*") for p in path.glob(f"{depth}/experiment.json")})
+    )
     if not directories:
         raise InputError(f"{path}: holds no run (no experiment.json in it, one or two folders down)")
     runs, missing = [], []
@@ -201,7 +205,15 @@ def read_evaluation(path: Path) -> Tested:
             accuracy, loss = file["accuracy"][()], file["loss"][()]
             facts = dict(file.attrs)
         severities = ast.literal_eval(str(facts["severities"]))
-        return Tested(_full_names(names), accuracy, loss, str(facts["split"]), severities, int(facts["trained_parameters"]), int(facts["total_parameters"]))
+        return Tested(
+            _full_names(names),
+            accuracy,
+            loss,
+            str(facts["split"]),
+            severities,
+            int(facts["trained_parameters"]),
+            int(facts["total_parameters"]),
+        )
     except (OSError, KeyError, ValueError, SyntaxError) as error:
         raise damaged(path, error) from None
 
@@ -267,8 +279,12 @@ class Rows:
             self.chunks[name].append(np.asarray(cell, dtype) if isinstance(cell, tuple | list | np.ndarray) else np.full(n, cell, dtype))
 
     def table(self) -> pd.DataFrame:
-        empty = {name: np.empty(0, object if kind == "str" else np.int64 if name == "seed" else np.float64) for name, kind in COLUMNS.items()}
-        return pd.DataFrame({name: pd.Series(np.concatenate([empty[name], *self.chunks[name]])).astype(kind) for name, kind in COLUMNS.items()})
+        empty = {
+            name: np.empty(0, object if kind == "str" else np.int64 if name == "seed" else np.float64) for name, kind in COLUMNS.items()
+        }
+        return pd.DataFrame(
+            {name: pd.Series(np.concatenate([empty[name], *self.chunks[name]])).astype(kind) for name, kind in COLUMNS.items()}
+        )
 
 
 def tabulate(runs: Iterable[Record]) -> pd.DataFrame:
@@ -301,7 +317,15 @@ def _add_epochs(rows: Rows, constant: Mapping[str, Any], epochs: Sequence[Mappin
     for key, (split, metric) in CURVES.items():
         values = [row[key] for row in epochs]
         metrics = [prefix + metric for prefix in prefixes]
-        rows.add(constant, values, split=split, epoch=[row["epoch"] for row in epochs], step=list(range(len(epochs))), layer=layers, metric=metrics)
+        rows.add(
+            constant,
+            values,
+            split=split,
+            epoch=[row["epoch"] for row in epochs],
+            step=list(range(len(epochs))),
+            layer=layers,
+            metric=metrics,
+        )
 
 
 def _facts(run: Record, done: dict[Path, dict[str, Any]]) -> dict[str, float]:
@@ -329,9 +353,14 @@ def name_systems(table: pd.DataFrame) -> pd.Series:
     keys = ["dataset", "run", "condition"]
     systems = table[[*keys, "method", "model", "seed"]].drop_duplicates().copy()
     several_models = systems.groupby(["dataset", "method"])["model"].transform("nunique") > 1
-    details = [", ".join(filter(None, [model if several else "", condition])) for model, several, condition in zip(systems["model"], several_models, systems["condition"])]
+    details = [
+        ", ".join(filter(None, [model if several else "", condition]))
+        for model, several, condition in zip(systems["model"], several_models, systems["condition"])
+    ]
     systems["label"] = [f"{method} ({detail})" if detail else method for method, detail in zip(systems["method"], details)]
-    hashless = [re.sub(r"-s\d+-[0-9a-f]{12}$", "", run).removeprefix(method).lstrip("-") for run, method in zip(systems["run"], systems["method"])]
+    hashless = [
+        re.sub(r"-s\d+-[0-9a-f]{12}$", "", run).removeprefix(method).lstrip("-") for run, method in zip(systems["run"], systems["method"])
+    ]
     for addition in (hashless, [run[-12:-6] for run in systems["run"]]):
         systems["addition"] = addition
         group = systems.groupby(["dataset", "label"])
@@ -339,7 +368,9 @@ def name_systems(table: pd.DataFrame) -> pd.Series:
             ambiguous = group["addition"].transform("nunique") > 1
         else:
             ambiguous = group["seed"].transform("size") > group["seed"].transform("nunique")
-        systems["label"] = [f"{label} {more}" if add else label for label, more, add in zip(systems["label"], systems["addition"], ambiguous)]
+        systems["label"] = [
+            f"{label} {more}" if add else label for label, more, add in zip(systems["label"], systems["addition"], ambiguous)
+        ]
     labels = dict(zip(zip(*(systems[key] for key in keys)), systems["label"]))
     return pd.Series([labels[key] for key in zip(*(table[key] for key in keys))], index=table.index, dtype="str")
 
@@ -355,7 +386,9 @@ def write_stdout(text: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = argparse.ArgumentParser("python -m plots.results", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        "python -m plots.results", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("source", help="a YAML list, a run directory, or a folder of run directories")
     options, rest = arguments.parse_known_args(argv)
     return report_errors(lambda: write_stdout(load(options.source, read_overrides(rest)).to_csv(index=False)))

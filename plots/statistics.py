@@ -1,6 +1,5 @@
 """Intervals of a mean: Student's t over seeds, the percentile bootstrap over images."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -57,8 +56,3 @@ def resampled_means(values_nk: NDArray[np.float64], resamples: int, seed: int) -
         weights = np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n)
         blocks.append(weights.astype(np.float64) @ values_nk / n)
     return np.concatenate(blocks)
-
-
-def bootstrap_interval(values: Sequence[float] | NDArray[np.float64], confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """The percentile bootstrap interval of the mean of n values."""
-    return bootstrap_intervals(np.asarray(values, dtype=np.float64)[:, None], confidence, resamples, seed)[0]

@@ -2,9 +2,11 @@
 
 import io
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -21,7 +23,7 @@ DPI = 200
 PALETTE = ("#999999", "#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#0072B2", "#D55E00", "#F0E442", "#000000")
 HATCHES = ("", "//////", "......", "xxxxxx", "------", "oooooo")
 
-RC: dict[str, Any] = {
+RC: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 7,
@@ -41,6 +43,11 @@ RC: dict[str, Any] = {
     "pdf.fonttype": 42,
     "savefig.dpi": DPI,
 }
+
+
+def styled() -> AbstractContextManager[None]:
+    """A context in which figures have this project's fonts and lines."""
+    return matplotlib.rc_context(RC)
 
 
 def method_colour(method: str) -> str:

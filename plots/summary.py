@@ -1,6 +1,6 @@
 """The summary of a study as text: accuracy by number of corruptions, what each system is told and costs, and paired differences."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,19 @@ from numpy.typing import NDArray
 
 from plots import box_plot
 from plots.results import Record, Results, counts, describe_condition, name_systems, read_evaluation, unpack, write_stdout
-from plots.statistics import RESAMPLES, Interval, bootstrap_interval, bootstrap_intervals, t_interval
+from plots.statistics import RESAMPLES, bootstrap_intervals, t_interval
 from plots.style import save_csv
 from train.experiment import Experiment
 
-# Groups of compositions by their number of corruptions; `singles` are the single corruptions and Identity.
-GROUPS: dict[str, Callable[[NDArray[np.int64]], NDArray[np.bool_]]] = {
-    "clean": lambda n: n == 0,
-    "singles": lambda n: n <= 1,
-    **{str(k): (lambda n, k=k: n == k) for k in range(1, 7)},  # type: ignore[misc]
-    "all": lambda n: n >= 0,
-}
+# Groups of compositions: by their number of corruptions; `singles` are the single corruptions and Identity.
+GROUPS = ("clean", "singles", "1", "2", "3", "4", "5", "6", "all")
+
+
+def members(group: str, n_c: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which compositions, of n corruptions each, belong to a group."""
+    if group.isdigit():
+        return n_c == int(group)
+    return {"clean": n_c == 0, "singles": n_c <= 1, "two or more": n_c >= 2, "all": n_c >= 0}[group]
 
 
 @dataclass
@@ -31,12 +33,6 @@ class System:
     label: str
     experiments: list[Experiment] = field(default_factory=list)
     seeds: list[dict[str, NDArray[np.float64]]] = field(default_factory=list)
-
-    def interval(self, group: str) -> Interval:
-        """Mean accuracy and its 95 % interval: over seeds by Student's t, with one seed over images by bootstrap."""
-        if len(self.seeds) > 1:
-            return t_interval([seed[group].mean() for seed in self.seeds])
-        return bootstrap_interval(self.seeds[0][group])
 
     def per_image(self, group: str) -> NDArray[np.float64]:
         """Mean correctness of each image over seeds."""
@@ -55,15 +51,15 @@ class Comparison:
     @property
     def groups(self) -> dict[str, int]:
         """The groups that have compositions, and how many."""
-        sizes = {name: int(members(self.n_c).sum()) for name, members in GROUPS.items()}
-        return {name: size for name, size in sizes.items() if size}
+        sizes = {group: int(members(group, self.n_c).sum()) for group in GROUPS}
+        return {group: size for group, size in sizes.items() if size}
 
 
 def compare(runs: Sequence[Record], table: pd.DataFrame) -> list[Comparison]:
     """Reads the per-image results of all runs, put together where they can be compared."""
     tested = table[table["composition"] != ""]
     rows = tested[["dataset", "run", "condition"]].assign(label=name_systems(tested)).drop_duplicates()
-    labels = {(dataset, run, condition): label for dataset, run, condition, label in rows.itertuples(index=False)}
+    labels = {tuple(row[:3]): row[3] for row in rows.to_numpy().tolist()}
     comparisons: dict[Any, Comparison] = {}
     for run in runs:
         e = run.experiment
@@ -77,7 +73,7 @@ def compare(runs: Sequence[Record], table: pd.DataFrame) -> list[Comparison]:
             label = labels[e.dataset, e.name, describe_condition(e, facts.severities)]
             system = found.systems.setdefault(label, System(label))
             system.experiments.append(e)
-            masks = {group: members(n) for group, members in GROUPS.items()} | {"two or more": n >= 2}
+            masks = {group: members(group, n) for group in (*GROUPS, "two or more")}
             system.seeds.append({group: correct[mask].mean(axis=0) for group, mask in masks.items() if mask.any()})
     return list(comparisons.values())
 
@@ -89,13 +85,19 @@ def oracle(experiment: Experiment) -> str:
 
 
 def accuracies(comparison: Comparison) -> pd.DataFrame:
-    """Mean accuracy (a fraction) of each system and group, with its 95 % interval and what n is."""
+    """Mean accuracy (a fraction) of each system and group with its 95 % interval: over seeds by Student's t, with one seed over images by bootstrap."""
+    single = [system.seeds[0][group] for system in comparison.systems.values() if len(system.seeds) == 1 for group in comparison.groups]
+    bootstrapped = iter(bootstrap_intervals(np.stack(single, axis=1)) if single else [])
     rows = []
     for system in comparison.systems.values():
-        kind = "t over seeds" if len(system.seeds) > 1 else "bootstrap over images"
+        several = len(system.seeds) > 1
         for group, size in comparison.groups.items():
-            rows.append((comparison.title, system.label, group, size, len(system.seeds), comparison.images, kind, *system.interval(group)))
-    return pd.DataFrame(rows, columns=["comparison", "system", "group", "compositions", "seeds", "images", "interval", "accuracy", "low", "high"])
+            interval = t_interval([seed[group].mean() for seed in system.seeds]) if several else next(bootstrapped)
+            kind = "t over seeds" if several else "bootstrap over images"
+            rows.append((comparison.title, system.label, group, size, len(system.seeds), comparison.images, kind, *interval))
+    return pd.DataFrame(
+        rows, columns=["comparison", "system", "group", "compositions", "seeds", "images", "interval", "accuracy", "low", "high"]
+    )
 
 
 def differences(comparison: Comparison) -> pd.DataFrame:
@@ -112,8 +114,21 @@ def differences(comparison: Comparison) -> pd.DataFrame:
                 continue
             per_image = np.stack([modular.per_image(group) - plain.per_image(group) for group in groups], axis=1)
             for group, interval in zip(groups, bootstrap_intervals(per_image)):
-                rows.append((comparison.title, f"{modular.label} - {plain.label}", group, sizes[group], len(modular.seeds), len(plain.seeds), comparison.images, *interval))
-    return pd.DataFrame(rows, columns=["comparison", "systems", "group", "compositions", "seeds", "other_seeds", "images", "difference", "low", "high"])
+                rows.append(
+                    (
+                        comparison.title,
+                        f"{modular.label} - {plain.label}",
+                        group,
+                        sizes[group],
+                        len(modular.seeds),
+                        len(plain.seeds),
+                        comparison.images,
+                        *interval,
+                    )
+                )
+    return pd.DataFrame(
+        rows, columns=["comparison", "systems", "group", "compositions", "seeds", "other_seeds", "images", "difference", "low", "high"]
+    )
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
@@ -147,7 +162,10 @@ def describe_accuracies(comparison: Comparison, values: pd.DataFrame) -> str:
 def describe_costs(comparisons: Sequence[Comparison], table: pd.DataFrame) -> str:
     """What each system is told and what it takes, as text; a range where seeds differ."""
     facts = table[table["metric"].isin(["trained_parameters", "total_parameters", "image_steps", "search_trials"])]
-    values = {(dataset, run, metric): value for dataset, run, metric, value in facts[["dataset", "run", "metric", "value"]].itertuples(index=False)}
+    values = {
+        (dataset, run, metric): value
+        for dataset, run, metric, value in facts[["dataset", "run", "metric", "value"]].itertuples(index=False)
+    }
     rows = [["system", "oracle", "trained parameters", "total parameters", "image-steps", "search trials"]]
     seen = set()
     several = len({e.dataset for c in comparisons for s in c.systems.values() for e in s.experiments}) > 1
@@ -162,7 +180,9 @@ def describe_costs(comparisons: Sequence[Comparison], table: pd.DataFrame) -> st
                 numbers = sorted({int(values[key]) for e in system.experiments if (key := (e.dataset, e.name, metric)) in values})
                 cells.append(f"{numbers[0]:,}" + (f" to {numbers[-1]:,}" if len(numbers) > 1 else "") if numbers else "?")
             rows.append([f"{first.dataset}: {system.label}" if several else system.label, oracle(first), *cells])
-    return "What each system is told at test time and what it takes (modules: with their backbone, each part counted once)\n\n" + align(rows)
+    return "What each system is told at test time and what it takes (modules: with their backbone, each part counted once)\n\n" + align(
+        rows
+    )
 
 
 def describe_differences(values: pd.DataFrame) -> str:
@@ -170,12 +190,13 @@ def describe_differences(values: pd.DataFrame) -> str:
     if values.empty:
         return "Paired difference: none (it takes a ModularSystem and a CrossEntropy of one model, evaluated on the same images and compositions)"
     groups = {"two or more": "two or more corruptions", "all": "all compositions"}
-    rows = [["difference in percentage points", "compositions", "n", "mean", "95 % interval"]]
-    for row in values.itertuples(index=False):
-        seeds = plural(int(row.seeds), "image") if False else f"{int(row.images):,} images x {row.seeds}/{row.other_seeds} seeds"
-        rows.append([f"{row.systems}, {groups[str(row.group)]}", str(row.compositions), seeds, f"{100 * row.difference:+.1f}", f"{100 * row.low:+.1f}..{100 * row.high:+.1f}"])
-    title = "Paired per-image difference, seeds averaged"
-    return title + "\n" + align(rows)
+    rows = [["", "compositions", "images", "seeds", "mean", "95 % interval"]]
+    for row in values.to_dict("records"):
+        seeds = str(row["seeds"]) if row["seeds"] == row["other_seeds"] else f"{row['seeds']} - {row['other_seeds']}"
+        bounds = f"{100 * row['low']:+.1f}..{100 * row['high']:+.1f}"
+        cells = [str(row["compositions"]), f"{row['images']:,}", seeds, f"{100 * row['difference']:+.1f}", bounds]
+        rows.append([f"{row['systems']}, {groups[row['group']]}", *cells])
+    return f"Paired per-image differences in percentage points, seeds averaged (bootstrap over images, {RESAMPLES:,} resamples)\n\n{align(rows)}"
 
 
 def summarize(results: Results, folder: Path) -> list[Path]:
@@ -189,5 +210,7 @@ def summarize(results: Results, folder: Path) -> list[Path]:
     paired = [differences(comparison) for comparison in comparisons]
     sections = [f"{describe_accuracies(c, v)}\n\n{describe_differences(d)}" for c, v, d in zip(comparisons, values, paired)]
     write_stdout("\n\n".join([*sections, describe_costs(comparisons, results.table), missing]) + "\n\n")
-    files = [save_csv(pd.concat(values), folder, "summary"), save_csv(pd.concat(paired), folder, "differences")]
+    files = [save_csv(pd.concat(values), folder, "summary")]
+    if filled := [table for table in paired if len(table)]:
+        files.append(save_csv(pd.concat(filled), folder, "differences"))
     return [*files, *box_plot.draw(results.table, folder)]

@@ -38,8 +38,8 @@ class Module(Method):
     def facts(self, results: dict[str, dict[str, float]]) -> dict[str, Any]:
         if self.experiment.level != "auto":
             return {"level": self.experiment.level}
-        accuracies = {int(name.removeprefix("search-level")): r["valid_accuracy"] for name, r in results.items() if name != "train"}
-        return {"level": max(accuracies, key=lambda level: (accuracies[level], -level)), "search": accuracies}
+        accuracies = {name.removeprefix("search-level"): r["valid_accuracy"] for name, r in results.items() if name != "train"}
+        return {"level": int(max(accuracies, key=lambda level: (accuracies[level], -int(level)))), "search": accuracies}
 
     def loss(self, network: nn.Module, batch: Batch) -> Step:
         e = self.experiment

@@ -27,6 +27,7 @@ class Job:
     """A call of a module-level function. `requires` holds the keys of jobs that must have ended well before."""
 
     key: str
+    name: str
     target: Callable[..., None]
     arguments: tuple[Any, ...]
     log: Path
@@ -84,9 +85,7 @@ def _child(job: Job, threads: int) -> None:
         traceback.print_exc()
         print(f"failed: {type(error).__name__}: {error}", file=sys.stderr)
         code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    sys.exit(code)
 
 
 def _end_with_parent() -> None:
@@ -111,13 +110,13 @@ def run_jobs(jobs: Sequence[Job], workers: int, report: Callable[[Job, Outcome],
             for job in list(waiting):
                 needed = job.requires & keys
                 if any(key in outcomes and outcomes[key].exit_code != 0 for key in needed):
-                    failed = next(key for key in needed if key in outcomes and outcomes[key].exit_code != 0)
+                    failed = next(other.name for other in jobs if other.key in needed and other.key in outcomes and outcomes[other.key].exit_code != 0)
                     waiting.remove(job)
                     outcomes[job.key] = Outcome(None, 0.0, f"not started, since {failed} failed")
                     report(job, outcomes[job.key])
                 elif len(running) < workers and needed <= outcomes.keys():
                     waiting.remove(job)
-                    process = context.Process(target=_child, args=(job, threads), name=job.key)
+                    process = context.Process(target=_child, args=(job, threads), name=job.name)
                     size = job.log.stat().st_size if job.log.exists() else 0
                     process.start()
                     started(job)

@@ -26,7 +26,7 @@ def run_study(todo: Sequence[Entry], planned: Sequence[Entry], tags: tuple[str, 
     by_hash = {entry.experiment.hash: entry for entry in todo}
     experiments = [entry.experiment for entry in planned]
     training = [entry.experiment for entry in todo if state(entry.experiment).name != "trained"]
-    jobs = [Job(e.hash, train_entry, (e, tags), e.directory / "log.txt", frozenset(part.hash for part in e.requires())) for e in training]
+    jobs = [Job(e.hash, e.name, train_entry, (e, tags), e.directory / "log.txt", frozenset(part.hash for part in e.requires())) for e in training]
     bar = tqdm(total=len(jobs), unit="entry", disable=not sys.stderr.isatty() or not jobs)
     skipped = len(planned) - len(todo)
     done = len(planned) - len(jobs)
@@ -35,7 +35,9 @@ def run_study(todo: Sequence[Entry], planned: Sequence[Entry], tags: tuple[str, 
         nonlocal done
         done += outcome.exit_code == 0
         bar.update()
-        ending = f"trained in {outcome.seconds:.0f} s" if outcome.exit_code == 0 else f"FAILED: {outcome.error or 'no error message'} (log: {job.log})"
+        ending = f"trained in {outcome.seconds:.0f} s" if outcome.exit_code == 0 else outcome.error.removeprefix("failed: ").removeprefix("error: ")
+        if outcome.exit_code:
+            ending = f"FAILED: {ending} (log: {job.log})"
         tqdm.write(f"[{done}/{len(planned)}] {label(by_hash[job.key])}: {ending}")
         sys.stdout.flush()
 
@@ -78,16 +80,17 @@ def evaluate_group(members: Sequence[Experiment], tags: tuple[str, ...], workers
     first = members[0]
     title = f"evaluation {first.testing.key} of {len(members)} systems on {first.dataset}"
     log = first.directory / "log.txt"
-    parts = [Job(f"{title}, part {i}", evaluate_one_part, (list(members), i), log) for i in range(first.evaluation_parts)]
-    last = Job(title, finish_group, (list(members), tags), log, frozenset(job.key for job in parts))
+    parts = [Job(f"part {i}", f"{title}, part {i}", evaluate_one_part, (list(members), i), log) for i in range(first.evaluation_parts)]
+    last = Job(title, title, finish_group, (list(members), tags), log, frozenset(job.key for job in parts))
     bar = tqdm(total=len(parts), unit="part", desc=title, disable=not sys.stderr.isatty())
     failed = []
 
     def report(job: Job, outcome: Outcome) -> None:
-        bar.update(job is not last)
+        if job is not last:
+            bar.update()
         if outcome.exit_code != 0:
             failed.append(job)
-            tqdm.write(f"{job.key}: FAILED: {outcome.error} (log: {job.log})")
+            tqdm.write(f"{job.name}: FAILED: {outcome.error} (log: {job.log})")
         elif job is last:
             tqdm.write(f"{title}: done")
 

@@ -1,0 +1,51 @@
+"""Figures and summaries of finished runs.
+
+    python -m plots summary configs/demo.yaml            tables on stdout, the box plot beside the runs
+    python -m plots box_plot configs/demo.yaml           accuracy against the number of corruptions
+    python -m plots training_curves runs --out figures   the curves of every run in a folder
+    python -m plots summary configs/demo.yaml --epochs=1 a list with the overrides that it was run with
+
+Every figure is written as PNG and PDF with the CSV of what is drawn, to figures/<list name>/ beside the runs or to --out.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from plots import box_plot, summary, training_curves
+from plots.results import Results, find, write_stdout
+from train.experiment import runs_root
+from train.lists import read_overrides
+from train.pool import report_errors
+
+FIGURES: dict[str, Callable[[Results, Path], list[Path]]] = {
+    "summary": summary.summarize,
+    "box_plot": box_plot.draw_results,
+    "training_curves": training_curves.draw_results,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = argparse.ArgumentParser(
+        "python -m plots", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument("figure", choices=FIGURES, help="what to draw")
+    arguments.add_argument("source", help="a YAML list, a run directory, or a folder of run directories")
+    arguments.add_argument("--out", type=Path, metavar="DIR", help="where the files go")
+    options, rest = arguments.parse_known_args(argv)
+    return report_errors(lambda: draw(options.figure, options.source, options.out, rest))
+
+
+def draw(figure: str, source: str, out: Path | None, rest: Sequence[str]) -> None:
+    """Draws a figure of a source and prints the paths of its files."""
+    results = find(source, read_overrides(rest))
+    if results.note and figure != "summary":
+        print(results.note, file=sys.stderr)
+    folder = out or runs_root() / "figures" / Path(source).resolve().stem
+    paths = FIGURES[figure](results, folder)
+    write_stdout("".join(f"{path}\n" for path in paths))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

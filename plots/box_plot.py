@@ -1,0 +1,127 @@
+"""Accuracy against the number of corruptions: one box for each system and number, each point a composition."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+import info_dicts
+from errors import InputError
+from plots.results import Results, name_systems
+from plots.style import COLUMN, lighter, save, styled, variant_styles
+
+HEIGHT = 2.6  # inches
+GAP = 0.2  # of a group's width, between groups
+LEGEND_LETTERS = 80  # what fits under the axes in one line
+NEAR = 6  # %: reference lines this close have their labels moved apart
+
+
+def draw(table: pd.DataFrame, folder: Path) -> list[Path]:
+    """Draws one figure for each data set and split: boxes at 0 (clean images, a group of its own) to 6 corruptions.
+
+    A point is a composition (mean over seeds); a box spans the quartiles, its whiskers the farthest points within 1.5 times that
+    range. Dashed lines: chance, and what a network trained on clean images alone (Identity) reaches on clean images. Returns
+    the paths of CSV, PDF and PNG. InputError where no run has been evaluated.
+    """
+    rows = points(table)
+    if rows.empty:
+        raise InputError("box_plot: no finished run in the source has been evaluated; run the list first with: python -m train CONFIG")
+    paths = []
+    for (dataset, split), own in rows.groupby(["dataset", "split"], sort=False):
+        with styled():
+            figure = draw_boxes(own, str(dataset), str(split))
+            paths += save(figure, own, folder, f"box_plot-{dataset}" + ("" if split == "test" else f"-{split}"))
+    return paths
+
+
+def draw_results(results: Results, folder: Path) -> list[Path]:
+    return draw(results.table, folder)
+
+
+def points(table: pd.DataFrame) -> pd.DataFrame:
+    """What is drawn: the accuracy (a fraction, mean over seeds) of each system on each composition, and the number of seeds."""
+    tested = table[(table["metric"] == "accuracy") & (table["composition"] != "")].copy()
+    tested["system"] = name_systems(tested)
+    numbers = {name: number for number, name in info_dicts.METHODS.items()}
+    keys = ["dataset", "split", "method", "system", "n_corruptions", "composition"]
+    groups = tested.groupby(keys, sort=False)
+    rows = groups.agg(accuracy=("value", "mean"), seeds=("value", "size")).reset_index()
+    return rows.sort_values("method", key=lambda methods: methods.map(numbers), kind="stable").reset_index(drop=True)
+
+
+def draw_boxes(rows: pd.DataFrame, dataset: str, split: str) -> Figure:
+    """The boxes, points and reference lines of one data set."""
+    figure = Figure(figsize=(COLUMN, HEIGHT), layout="constrained")
+    axes = figure.add_subplot()
+    systems = rows[["system", "method"]].drop_duplicates()
+    counts = sorted(rows["n_corruptions"].unique())
+    styles = dict(zip(systems["system"], variant_styles(list(systems["method"]))))
+    width = (1 - GAP) / len(systems)
+    generator = np.random.default_rng(0)
+    for number, (system, (colour, hatch)) in enumerate(styles.items()):
+        own = rows[rows["system"] == system]
+        shift = (number - (len(styles) - 1) / 2) * width
+        groups = [
+            (place + shift, 100 * own.loc[own["n_corruptions"] == count, "accuracy"].to_numpy()) for place, count in enumerate(counts)
+        ]
+        groups = [(place, values) for place, values in groups if len(values)]
+        drawn = axes.boxplot(
+            [values for _, values in groups], positions=[place for place, _ in groups], widths=0.8 * width, patch_artist=True, manage_ticks=False,
+            showfliers=False, medianprops={"color": "black", "linewidth": 0.9}, whiskerprops={"linewidth": 0.6}, capprops={"linewidth": 0.6}, zorder=2,
+        )  # fmt: skip
+        for box in drawn["boxes"]:
+            box.set(facecolor=lighter(colour, 0.45), edgecolor="black", linewidth=0.5, hatch=hatch)
+        for place, values in groups:
+            spread = 0.25 * width if len(values) > 1 else 0.0
+            places = place + generator.uniform(-spread, spread, len(values))
+            axes.plot(
+                places,
+                values,
+                "o",
+                markersize=1.5 if len(values) > 1 else 3,
+                markerfacecolor=colour,
+                markeredgecolor="black",
+                markeredgewidth=0.2,
+                zorder=3,
+            )
+    _reference_lines(axes, rows, dataset)
+    axes.set(xlim=(-0.6, len(counts) - 0.4), ylim=(0, 100), xlabel="number of corruptions (clean: none)", ylabel="accuracy (%)")
+    axes.set_xticks(range(len(counts)), ["clean" if count == 0 else str(count) for count in counts])
+    for place in range(len(counts) - 1):
+        axes.axvline(place + 0.5, color="0.9", linewidth=0.5, zorder=0)
+    seeds = sorted(rows["seeds"].unique())
+    n_seeds = f"{seeds[0]} seed{'s' if seeds[-1] > 1 else ''}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    axes.set_title(f"{dataset}, {split} images: n = {rows['composition'].nunique()} compositions, {n_seeds}")
+    handles = [
+        Patch(facecolor=lighter(colour, 0.45), edgecolor="black", linewidth=0.5, hatch=hatch, label=system)
+        for system, (colour, hatch) in styles.items()
+    ]
+    columns = len(handles) if sum(len(system) + 8 for system in styles) < LEGEND_LETTERS else 2
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=1.0, handletextpad=0.4, columnspacing=0.9)
+    return figure
+
+
+def _reference_lines(axes: Axes, rows: pd.DataFrame, dataset: str) -> None:
+    """Chance, and the clean accuracy of the network that was trained on clean images alone, where there is one."""
+    chance = 100 / next(choice for choice in info_dicts.DATASETS.values() if choice == dataset).classes
+    lines = [("chance", chance, "center")]
+    ceiling = rows[(rows["method"] == "Identity") & (rows["n_corruptions"] == 0)]
+    if len(ceiling):
+        clean = 100 * float(ceiling["accuracy"].iloc[0])
+        below, above = ("top", "bottom") if abs(clean - chance) < NEAR else ("center", "center")
+        lines = [("chance", chance, below if chance <= clean else above), ("clean", clean, above if chance <= clean else below)]
+    for name, height, side in lines:
+        axes.axhline(height, color="0.35", linestyle=(0, (4, 3)), linewidth=0.6, zorder=1)
+        axes.annotate(
+            name,
+            (1, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(2, 0),
+            textcoords="offset points",
+            va=side,
+            fontsize=6,
+            color="0.25",
+        )

@@ -1,0 +1,127 @@
+"""Training curves: loss and accuracy by epoch for every run, and for every level of a level search."""
+
+import math
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+import info_dicts
+from errors import InputError
+from plots.results import Results
+from plots.style import PAGE, PALETTE, method_colour, save, styled
+
+PANEL_HEIGHT = 1.5  # inches
+LEGEND_LINES = 8  # entries of a panel's legend
+FEW = 10  # epochs: curves this short have a dot at each
+# Line style and the fill of its dots (None: the line's colour).
+STYLES: dict[str, tuple[Any, str | None]] = {"train": ("--", "white"), "valid": ("-", None)}
+
+
+def draw(table: pd.DataFrame, folder: Path) -> list[Path]:
+    """Draws, for each data set, train (dashed) and valid (solid) loss and accuracy, one column per method and one colour per run;
+    and, where a level was searched, validation accuracy by epoch, one panel per run and one colour per level.
+
+    Returns the paths of CSV, PDF and PNG. InputError where no run in the table has been trained.
+    """
+    rows = table[(table["composition"] == "") & table["epoch"].notna()]
+    if rows.empty:
+        raise InputError("training_curves: no finished run in the source has been trained; run the list first with: python -m train CONFIG")
+    paths = []
+    for dataset, own in rows.groupby("dataset", sort=False):
+        curves = own[own["metric"].isin(["loss", "accuracy"])]
+        search = own[(own["metric"] == "search_accuracy") & (own["split"] == "valid")]
+        with styled():
+            if len(curves):
+                paths += save(draw_curves(curves, str(dataset)), curves, folder, f"training_curves-{dataset}")
+            if len(search):
+                paths += save(draw_search(search, str(dataset)), search, folder, f"level_search-{dataset}")
+    return paths
+
+
+def draw_results(results: Results, folder: Path) -> list[Path]:
+    return draw(results.table, folder)
+
+
+def short(run: str, method: str) -> str:
+    """A run's name without its method, seed and hash: what it shares with its other seeds."""
+    return re.sub(r"-s\d+-[0-9a-f]{12}$", "", run).removeprefix(method).lstrip("-")
+
+
+def draw_curves(rows: pd.DataFrame, dataset: str) -> Figure:
+    """Loss above accuracy, one column per method."""
+    methods = [name for name in info_dicts.METHODS.values() if (rows["method"] == name).any()]
+    figure = Figure(figsize=(PAGE, 2 * PANEL_HEIGHT + 1.2), layout="constrained")
+    panels = figure.subplots(2, len(methods), squeeze=False, sharex="col")
+    for column, method in zip(panels.T, methods):
+        runs = list(rows[rows["method"] == method].groupby("run", sort=False))
+        labels = Counter(short(str(run), method) for run, _ in runs)
+        palette = [method_colour(method)] if len(labels) == 1 else [colour for colour in PALETTE if colour != "#999999"]
+        colours = {label: palette[number % len(palette)] for number, label in enumerate(labels)}
+        for run, own in runs:
+            for axes, metric in zip(column, ("loss", "accuracy")):
+                for split in STYLES:
+                    values = own[(own["metric"] == metric) & (own["split"] == split)]
+                    plot_epochs(axes, values, split, colours[short(str(run), method)], 100 if metric == "accuracy" else 1)
+        column[0].set_title(method)
+        column[1].set(xlabel="epoch", ylim=(0, 100))
+        handles = [Line2D([], [], color=colours[label], label=label + (f" ({n} seeds)" if n > 1 else "")) for label, n in labels.items()]
+        more = [Line2D([], [], linestyle="", label=f"and {len(handles) - LEGEND_LINES} more")] if len(handles) > LEGEND_LINES else []
+        column[1].legend(
+            handles=[*handles[:LEGEND_LINES], *more], loc="upper center", bbox_to_anchor=(0.5, -0.35), handlelength=1.0, fontsize=5.5
+        )
+    panels[0, 0].set_ylabel("loss")
+    panels[1, 0].set_ylabel("accuracy (%)")
+    splits = [
+        Line2D([], [], color="0.3", linestyle=style, marker="o", markersize=2, markerfacecolor=face or "0.3", label=split)
+        for split, (style, face) in STYLES.items()
+    ]
+    panels[0, 0].legend(handles=splits, loc="upper right")
+    figure.suptitle(f"{dataset}: n = {rows['run'].nunique()} runs", fontsize=7)
+    return figure
+
+
+def draw_search(rows: pd.DataFrame, dataset: str) -> Figure:
+    """Validation accuracy by epoch of a module at each level, one panel per run."""
+    runs = list(rows.groupby("run", sort=False))
+    columns = min(3, len(runs))
+    lines = math.ceil(len(runs) / columns)
+    figure = Figure(figsize=(PAGE, PANEL_HEIGHT * lines + 0.5), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+    levels = sorted({int(level) for level in rows["layer"]})
+    colours = {level: to_hex(matplotlib.colormaps["viridis"](place)) for level, place in zip(levels, np.linspace(0, 0.92, len(levels)))}
+    for axes, (run, own) in zip(panels.flat, runs):
+        for level in levels:
+            plot_epochs(axes, own[own["layer"] == str(level)], "valid", colours[level], 100)
+        axes.set_title(f"{short(str(run), str(own['method'].iloc[0]))}, seed {own['seed'].iloc[0]}")
+    for axes in panels.flat[len(runs) :]:
+        axes.set_axis_off()
+    for axes in panels[-1]:
+        axes.set_xlabel("epoch")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("valid accuracy (%)")
+    handles = [Line2D([], [], color=colours[level], marker="o", markersize=2, label=f"level {level}") for level in levels]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(8, len(levels)))
+    figure.suptitle(f"{dataset}: level search, n = {len(runs)} runs", fontsize=7)
+    return figure
+
+
+def plot_epochs(axes: Axes, rows: pd.DataFrame, split: str, colour: str, scale: float) -> None:
+    """One curve over whole epochs."""
+    style, face = STYLES[split]
+    epochs = rows["epoch"].to_numpy(np.int64)
+    values = scale * rows["value"].to_numpy()
+    last = max([2, *epochs, *(math.floor(edge) for edge in axes.get_xlim())])
+    few = len(epochs) < FEW
+    axes.plot(epochs, values, linestyle=style, color=colour, marker="o" if few else "", markersize=2, markerfacecolor=face or colour)
+    axes.set_xlim(0.5 if few else 1, last + 0.5 if few else last)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
