@@ -1,6 +1,6 @@
 """The elemental corruptions and their compositions, as float32 batch functions of square images in grey levels 0..255.
 
-The definitions are those of Mason et al., "On the compositional robustness of neural networks to image corruptions": scikit-image's gaussian,
+The definitions are those of Mason et al., "Modularity Trumps Invariance for Compositional Robustness" (arXiv:2306.09005): scikit-image's gaussian,
 random_noise, rotate and swirl on values / 255, each step clipped to 0..255, float32 between the steps, and one cut to uint8 at the end.
 A corruption is one function here, registered with `@elemental`, and one line in `info_dicts.CORRUPTIONS`.
 """
@@ -22,7 +22,7 @@ Elemental = Callable[[Tensor, Any, Noise], Tensor]
 FUNCTIONS: dict[str, Elemental] = {}
 
 # Values of a batch that `corrupt` takes at once on a CPU: beyond it the temporaries fall out of the cache.
-PIECE = 2**18
+PIECE = 2**20
 
 
 def elemental(name: str) -> Callable[[Elemental], Elemental]:
@@ -131,12 +131,18 @@ def corrupt(
     names = parse(composition)
     images, ids = _prepare(images_nchw, ids)
     severities = check_severities(severities)
-    corrupted = torch.empty_like(images)
-    rows = max(1, PIECE // max(1, images[:1].numel())) if images.device.type == "cpu" else max(1, len(images))
-    for piece, piece_ids, place in zip(images.split(rows), ids.split(rows), corrupted.split(rows)):
+
+    def steps(images: Tensor, ids: Tensor) -> Tensor:
         for step in range(1, len(names) + 1):
-            piece = apply_step(piece, names[:step], ids=piece_ids, seed=seed, severities=severities)
-        place.copy_(piece)
+            images = apply_step(images, names[:step], ids=ids, seed=seed, severities=severities)
+        return images
+
+    if images.device.type != "cpu" or images.numel() <= PIECE:
+        return steps(images, ids)
+    corrupted = torch.empty_like(images)
+    rows = max(1, PIECE // images[0].numel())
+    for piece, piece_ids, place in zip(images.split(rows), ids.split(rows), corrupted.split(rows)):
+        place.copy_(steps(piece, piece_ids))
     return corrupted
 
 

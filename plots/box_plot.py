@@ -11,11 +11,12 @@ from matplotlib.patches import Patch
 import info_dicts
 from errors import InputError
 from plots.results import Results, name_systems
-from plots.style import COLUMN, lighter, save, styled, variant_styles
+from plots.style import COLUMN, PAGE, lighter, save, styled, variant_styles
 
 HEIGHT = 2.6  # inches
 GAP = 0.2  # of a group's width, between groups
-LEGEND_LETTERS = 80  # what fits under the axes in one line
+MANY = 5  # systems: more are drawn across both columns of the paper
+LEGEND_LETTERS = 80 / COLUMN  # per inch: what fits under the axes in one line
 NEAR = 6  # %: reference lines this close have their labels moved apart
 
 
@@ -54,9 +55,10 @@ def points(table: pd.DataFrame) -> pd.DataFrame:
 
 def draw_boxes(rows: pd.DataFrame, dataset: str, split: str) -> Figure:
     """The boxes, points and reference lines of one data set."""
-    figure = Figure(figsize=(COLUMN, HEIGHT), layout="constrained")
-    axes = figure.add_subplot()
     systems = rows[["system", "method"]].drop_duplicates()
+    figure_width = COLUMN if len(systems) <= MANY else PAGE
+    figure = Figure(figsize=(figure_width, HEIGHT), layout="constrained")
+    axes = figure.add_subplot()
     counts = sorted(rows["n_corruptions"].unique())
     styles = dict(zip(systems["system"], variant_styles(list(systems["method"]))))
     width = (1 - GAP) / len(systems)
@@ -99,7 +101,9 @@ def draw_boxes(rows: pd.DataFrame, dataset: str, split: str) -> Figure:
         Patch(facecolor=lighter(colour, 0.45), edgecolor="black", linewidth=0.5, hatch=hatch, label=system)
         for system, (colour, hatch) in styles.items()
     ]
-    columns = len(handles) if sum(len(system) + 8 for system in styles) < LEGEND_LETTERS else 2
+    letters = int(LEGEND_LETTERS * figure_width)
+    fits = sum(len(system) + 8 for system in styles) < letters
+    columns = len(handles) if fits else max(1, letters // (8 + max(map(len, styles))))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=1.0, handletextpad=0.4, columnspacing=0.9)
     return figure
 

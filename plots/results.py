@@ -46,6 +46,9 @@ COLUMNS: dict[str, Any] = {
     "value": "float64",
 }
 
+# How columns are held while they are put together: whole numbers as floats, where NaN stands for none, but for seeds, which may exceed 2**53.
+DTYPES: dict[str, Any] = {name: object if kind == "str" else np.float64 for name, kind in COLUMNS.items()} | {"seed": np.int64}
+
 COSTS = ("image_steps", "search_trials", "train_seconds")
 # Keys of a row of metrics.jsonl -> (split, metric).
 CURVES = {
@@ -274,17 +277,12 @@ class Rows:
         n = len(values)
         cells = {**constant, **columns, "value": values}
         for name, kind in COLUMNS.items():
-            cell = cells.get(name, "" if kind == "str" else np.nan)
-            dtype = object if kind == "str" else np.int64 if name == "seed" else np.float64
+            cell, dtype = cells.get(name, "" if kind == "str" else np.nan), DTYPES[name]
             self.chunks[name].append(np.asarray(cell, dtype) if isinstance(cell, tuple | list | np.ndarray) else np.full(n, cell, dtype))
 
     def table(self) -> pd.DataFrame:
-        empty = {
-            name: np.empty(0, object if kind == "str" else np.int64 if name == "seed" else np.float64) for name, kind in COLUMNS.items()
-        }
-        return pd.DataFrame(
-            {name: pd.Series(np.concatenate([empty[name], *self.chunks[name]])).astype(kind) for name, kind in COLUMNS.items()}
-        )
+        columns = {name: np.concatenate([np.empty(0, DTYPES[name]), *self.chunks[name]]) for name in COLUMNS}
+        return pd.DataFrame({name: pd.Series(column).astype(COLUMNS[name]) for name, column in columns.items()})
 
 
 def tabulate(runs: Iterable[Record]) -> pd.DataFrame:

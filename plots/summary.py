@@ -180,9 +180,8 @@ def describe_costs(comparisons: Sequence[Comparison], table: pd.DataFrame) -> st
                 numbers = sorted({int(values[key]) for e in system.experiments if (key := (e.dataset, e.name, metric)) in values})
                 cells.append(f"{numbers[0]:,}" + (f" to {numbers[-1]:,}" if len(numbers) > 1 else "") if numbers else "?")
             rows.append([f"{first.dataset}: {system.label}" if several else system.label, oracle(first), *cells])
-    return "What each system is told at test time and what it takes (modules: with their backbone, each part counted once)\n\n" + align(
-        rows
-    )
+    title = "What each system is told at test time and what it takes (modules: with their backbone, each part counted once)"
+    return f"{title}\n\n{align(rows)}"
 
 
 def describe_differences(values: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""Training curves: loss and accuracy by epoch for every run, and for every level of a level search."""
+"""Training curves: loss and accuracy by epoch for every run, and accuracy by level for every level search."""
 
 import math
 import re
@@ -29,7 +29,7 @@ STYLES: dict[str, tuple[Any, str | None]] = {"train": ("--", "white"), "valid": 
 
 def draw(table: pd.DataFrame, folder: Path) -> list[Path]:
     """Draws, for each data set, train (dashed) and valid (solid) loss and accuracy, one column per method and one colour per run;
-    and, where a level was searched, validation accuracy by epoch, one panel per run and one colour per level.
+    and, where a level was searched, validation accuracy by level, one panel per run.
 
     Returns the paths of CSV, PDF and PNG. InputError where no run in the table has been trained.
     """
@@ -91,27 +91,34 @@ def draw_curves(rows: pd.DataFrame, dataset: str) -> Figure:
 
 
 def draw_search(rows: pd.DataFrame, dataset: str) -> Figure:
-    """Validation accuracy by epoch of a module at each level, one panel per run."""
+    """Validation accuracy of a fresh module against its level, one panel per run and one line per epoch of the search.
+
+    Ringed is the best level of the last epoch (the lowest of equals), at which the run's module is then trained.
+    """
     runs = list(rows.groupby("run", sort=False))
     columns = min(3, len(runs))
     lines = math.ceil(len(runs) / columns)
     figure = Figure(figsize=(PAGE, PANEL_HEIGHT * lines + 0.5), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-    levels = sorted({int(level) for level in rows["layer"]})
-    colours = {level: to_hex(matplotlib.colormaps["viridis"](place)) for level, place in zip(levels, np.linspace(0, 0.92, len(levels)))}
+    epochs = sorted({int(epoch) for epoch in rows["epoch"]})
+    colours = {epoch: to_hex(matplotlib.colormaps["viridis"](place)) for epoch, place in zip(epochs, np.linspace(0.85, 0.1, len(epochs)))}
     for axes, (run, own) in zip(panels.flat, runs):
-        for level in levels:
-            plot_epochs(axes, own[own["layer"] == str(level)], "valid", colours[level], 100)
+        for epoch, values in own.groupby("epoch"):
+            levels, accuracies = values["layer"].astype("int64").to_numpy(), 100 * values["value"].to_numpy()
+            axes.plot(levels, accuracies, "o-", color=colours[int(str(epoch))], markersize=2)
+        best = int(accuracies.argmax())
+        axes.plot(levels[best], accuracies[best], "o", markersize=6, markerfacecolor="none", markeredgecolor="black", markeredgewidth=0.7)
+        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
         axes.set_title(f"{short(str(run), str(own['method'].iloc[0]))}, seed {own['seed'].iloc[0]}")
     for axes in panels.flat[len(runs) :]:
         axes.set_axis_off()
     for axes in panels[-1]:
-        axes.set_xlabel("epoch")
+        axes.set_xlabel("level")
     for axes in panels[:, 0]:
         axes.set_ylabel("valid accuracy (%)")
-    handles = [Line2D([], [], color=colours[level], marker="o", markersize=2, label=f"level {level}") for level in levels]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(8, len(levels)))
-    figure.suptitle(f"{dataset}: level search, n = {len(runs)} runs", fontsize=7)
+    handles = [Line2D([], [], color=colours[epoch], marker="o", markersize=2, label=f"epoch {epoch}") for epoch in epochs]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(8, len(epochs)))
+    figure.suptitle(f"{dataset}: level search, n = {len(runs)} runs (ringed: the best level)", fontsize=7)
     return figure
 
 

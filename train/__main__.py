@@ -22,7 +22,6 @@ from errors import InputError
 from train.lists import Entry, label, plan, read, read_overrides, select
 from train.pool import default_workers, report_errors
 from train.run import State, finished, state
-from train.study import run_study
 
 
 def parser(description: str | None = __doc__) -> argparse.ArgumentParser:
@@ -69,6 +68,8 @@ def run(options: argparse.Namespace, rest: list[str], begin: float) -> None:
     if options.index is not None and options.index.isdigit() and len(todo) <= 1:
         run_alone(todo, chosen[0], tags)
     else:
+        from train.study import run_study
+
         run_study(todo, planned, tags, options.workers or default_workers(), begin)
 
 
@@ -96,10 +97,6 @@ def run_alone(todo: Sequence[Entry], entry: Entry, tags: tuple[str, ...]) -> Non
         return
     from train.runner import run_experiment
 
-    if entry.experiment.threads:
-        import torch
-
-        torch.set_num_threads(entry.experiment.threads)
     run_experiment(entry.experiment, tags, quiet=False)
     print(f"{label(entry)}: done, in {entry.experiment.directory}")
 

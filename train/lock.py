@@ -41,7 +41,7 @@ def holder(path: Path) -> dict | None:
     try:
         age = time.time() - path.stat().st_mtime
         owner = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError):
         # Being written at this very moment, or torn by a crash: only its age can tell.

@@ -61,7 +61,7 @@ def read_json(path: Path) -> Any:
     """The file's value, None where there is no file; InputError where it is damaged."""
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError):
         raise InputError(f"{path}: damaged; delete the file or its run directory to run the experiment again") from None

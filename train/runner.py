@@ -30,6 +30,8 @@ def run_experiment(experiment: Experiment, tags: tuple[str, ...] = (), evaluatio
     if found.name == "stale":
         raise InputError(f"{experiment.directory}: {found.detail}")
     dataset = datasets.load(experiment.dataset)
+    if experiment.threads:
+        torch.set_num_threads(experiment.threads)
     with open_run(experiment) as run:
         try:
             run.start(dataset.checksum)

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 from tqdm import tqdm
 
+from data import datasets
 from errors import InputError, RunError
 from train.experiment import Experiment
 from train.lists import Entry, label
@@ -23,6 +24,9 @@ def run_study(todo: Sequence[Entry], planned: Sequence[Entry], tags: tuple[str, 
     InputError where all failures are bad input, RunError where an entry failed.
     """
     started = time.perf_counter()
+    # Missing data is an error before anything is written, and a damaged cache is mended once, not by every process.
+    for name in {entry.experiment.dataset for entry in todo}:
+        datasets.load(name)
     by_hash = {entry.experiment.hash: entry for entry in todo}
     experiments = [entry.experiment for entry in planned]
     training = [entry.experiment for entry in todo if state(entry.experiment).name != "trained"]

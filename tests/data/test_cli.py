@@ -107,13 +107,12 @@ def test_show_draws_the_clean_images_and_every_prefix(tmp_path, capsys):
     assert sheet.shape == (3 * (panel + TITLE_PIXELS), ZOOM * (GAP + 16 * (28 + GAP)), 3)
     split = datasets.load("FashionMNIST-mini").valid
     first, last = split.images[0, 0], split.images[-1, 0]
-    for panel_index, change in enumerate([lambda x: x, lambda x: 255 - x, lambda x: np.rot90(255 - x)]):
+    for panel_index, change in enumerate([lambda x: x, lambda x: 255 - x.astype(int), lambda x: np.rot90(255 - x.astype(int))]):
         top = panel_index * (panel + TITLE_PIXELS) + TITLE_PIXELS + ZOOM * GAP
         for image, row, column in ((first, 0, 0), (last, 1, 3)):
             y, x = top + row * ZOOM * (28 + GAP), ZOOM * (GAP + column * (28 + GAP))
             shown = sheet[y : y + 56 : 2, x : x + 56 : 2, 0]
-            options = [change(image)] if panel_index < 2 else [change(image), np.rot90(change(image), 2)]
-            assert any(np.abs(shown.astype(int) - option.astype(int)).max() <= 1 for option in options)
+            assert np.abs(shown.astype(int) - change(image)).max() <= 1
 
 
 def test_mosaic_places_every_image_by_row():

@@ -99,7 +99,8 @@ def same_evaluation(first, second):
         assert set(a) == set(b)
         assert all(np.array_equal(a[key][()], b[key][()]) for key in a)
         assert dict(a.attrs) == dict(b.attrs)
-        assert 0.15 < a["accuracy"][()].mean() < 1
+        # Better than chance, so the networks and the pixels are real.
+        assert 0.2 < a["accuracy"][0] < 1
 
 
 def test_a_killed_evaluation_of_a_modular_system_goes_on(tmp_path, monkeypatch):
@@ -109,7 +110,7 @@ def test_a_killed_evaluation_of_a_modular_system_goes_on(tmp_path, monkeypatch):
     for folder in (tmp_path / "killed", tmp_path / "whole"):
         monkeypatch.setenv("PALIMPSEST_RUNS", str(folder))
         modules = folder.parent / "modules.yaml"
-        modules.write_text("\n".join("- " + json.dumps(part.model_dump(mode="json", exclude={"severities"})) for part in system.requires()))
+        modules.write_text("\n".join("- " + json.dumps(part.canonical() | {"evaluation": {"images": 100, "compositions": "elementals"}}) for part in system.requires()))
         for index in range(7):
             run(modules, index, folder)
     monkeypatch.setenv("PALIMPSEST_RUNS", str(tmp_path / "killed"))

@@ -30,13 +30,10 @@ def load(name, root=None):
     return dataclasses.replace(full, train=first(full.train, train), valid=first(full.valid, valid))
 
 
-def shrink():
-    """Makes data sets and the parts of an evaluation small, in this process."""
-    datasets.load = load
-    experiment.PART = evaluate.PART = 20
-
+# At import, so that the pool's processes, which import the main module again, are as small.
+datasets.load = load
+experiment.PART = evaluate.PART = 20
 
 if __name__ == "__main__":
-    shrink()
     torch.set_num_threads(1)
     sys.exit(main())

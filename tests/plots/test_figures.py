@@ -1,0 +1,216 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from PIL import Image
+
+import info_dicts
+from plots import box_plot, training_curves
+from plots.__main__ import FIGURES, main
+from plots.results import load
+from plots.style import lighter, method_colour, variant_styles
+from tests.plots.conftest import COUNTS, CROSS_ENTROPY, DATASET, IDENTITY, IMAGES, NAMES, SYSTEM, Study, random_bits
+from train.experiment import build
+
+
+def summary(study: Study, capsys: pytest.CaptureFixture, path: Path, *more: str) -> str:
+    assert main(["summary", str(path), *more]) == 0
+    return capsys.readouterr().out
+
+
+def cells(text: str, label: str) -> list[str]:
+    return next(line for line in text.splitlines() if line.startswith(label)).removeprefix(label).split()
+
+
+def test_summary_of_known_outcomes(study: Study, capsys: pytest.CaptureFixture) -> None:
+    """Identity is right on clean images alone, CrossEntropy on single corruptions, the system wherever there are at most three."""
+    for entry, limit in ((IDENTITY, 0), (CROSS_ENTROPY, 1), (SYSTEM, 3)):
+        study.trained(entry, np.repeat((limit >= COUNTS)[:, None], IMAGES, axis=1))
+    out = summary(study, capsys, study.list_of(IDENTITY, CROSS_ENTROPY, SYSTEM))
+    assert f"n: {IMAGES} images, 1 seed, 167 compositions" in out
+    assert "bootstrap over images, 2,000 resamples" in out
+    head = next(line for line in out.splitlines() if "clean" in line and "singles" in line)
+    assert head.split() == ["clean", "singles", "1", "2", "3", "4", "5", "6", "all"]
+    assert cells(out, "compositions") == ["1", "7", "6", "30", "40", "30", "30", "30", "167"]
+    assert cells(out, "Identity") == ["100.0", "14.3", *["0.0"] * 6, "0.6"]
+    assert cells(out, "CrossEntropy") == ["100.0", "100.0", "100.0", *["0.0"] * 5, "4.2"]
+    assert cells(out, "ModularSystem") == ["100.0"] * 5 + ["0.0"] * 3 + [f"{100 * 77 / 167:.1f}"]
+    more, every = (line.split() for line in out.splitlines() if line.startswith("ModularSystem - CrossEntropy"))
+    assert more[-5:] == ["160", str(IMAGES), "1", f"{100 * 70 / 160:+.1f}", f"{100 * 70 / 160:+.1f}..{100 * 70 / 160:+.1f}"]
+    assert every[-5:-1] == ["167", str(IMAGES), "1", f"{100 * 70 / 167:+.1f}"]
+    costs = out[out.index("oracle") :].splitlines()
+    assert next(line for line in costs if line.startswith("Identity")).split() == ["Identity", "none", "10", "10", "200", "0"]
+    assert next(line for line in costs if line.startswith("ModularSystem")).split()[1:] == ["names,", "order", "70", "70", "2,600", "12"]
+    assert "Missing: nothing" in out
+    last = Path(out.splitlines()[-1])
+    assert last == study.runs / "figures" / "small" / f"box_plot-{DATASET}.png"
+    assert last.stat().st_size > 10_000
+
+
+def test_paired_difference_has_scipys_bootstrap_interval(study: Study, capsys: pytest.CaptureFixture) -> None:
+    a, b = random_bits(1, 0.7), random_bits(2, 0.5)
+    study.trained(SYSTEM, a)
+    study.trained(CROSS_ENTROPY, b)
+    summary(study, capsys, study.list_of(SYSTEM, CROSS_ENTROPY), "--out", str(study.folder / "out"))
+    table = pd.read_csv(study.folder / "out" / "differences.csv").set_index("group")
+    for group, mask in (("two or more", COUNTS >= 2), ("all", COUNTS >= 0)):
+        per_image = a[mask].mean(axis=0) - b[mask].mean(axis=0)
+        low, high = scipy.stats.bootstrap((per_image,), np.mean, n_resamples=20_000, method="percentile", rng=0).confidence_interval
+        row = table.loc[group]
+        assert row["difference"] == pytest.approx(per_image.mean())
+        assert (row["low"], row["high"]) == pytest.approx((low, high), abs=0.1 * (high - low))
+
+
+def test_one_seed_has_an_interval_over_images(study: Study, capsys: pytest.CaptureFixture) -> None:
+    correct = random_bits(3)
+    study.trained(CROSS_ENTROPY, correct)
+    out = summary(study, capsys, study.list_of(CROSS_ENTROPY), "--out", str(study.folder / "out"))
+    assert "Paired difference: none" in out
+    row = pd.read_csv(study.folder / "out" / "summary.csv").set_index("group").loc["2"]
+    per_image = correct[COUNTS == 2].mean(axis=0)
+    low, high = scipy.stats.bootstrap((per_image,), np.mean, n_resamples=20_000, method="percentile", rng=0).confidence_interval
+    assert (row["accuracy"], row["seeds"], row["images"], row["compositions"]) == pytest.approx((per_image.mean(), 1, IMAGES, 30))
+    assert (row["low"], row["high"]) == pytest.approx((low, high), abs=0.1 * (high - low))
+
+
+def test_several_seeds_have_a_t_interval(study: Study, capsys: pytest.CaptureFixture) -> None:
+    entries = [{**CROSS_ENTROPY, "seed": seed} for seed in (1, 2, 3)]
+    bits = [random_bits(seed, 0.2 * (seed + 1)) for seed in range(3)]
+    for entry, correct in zip(entries, bits):
+        study.trained(entry, correct)
+    study.trained(IDENTITY, random_bits(9))
+    out = summary(study, capsys, study.list_of(*entries, IDENTITY, {**IDENTITY, "seed": 2}), "--out", str(study.folder / "out"))
+    assert "Student's t over seeds; bootstrap over images, 2,000 resamples, where there is one seed" in out
+    assert "CrossEntropy (3 seeds)" in out
+    assert "Identity (1 seed)" in out
+    assert f"Missing: {DATASET}/{build({**IDENTITY, 'seed': 2}).name} (new)" in out
+    table = pd.read_csv(study.folder / "out" / "summary.csv").set_index(["system", "group"])
+    for group, mask in (("singles", COUNTS <= 1), ("6", COUNTS == 6), ("all", COUNTS >= 0)):
+        means = [correct[mask].mean() for correct in bits]
+        expected = scipy.stats.t.interval(0.95, 2, loc=np.mean(means), scale=scipy.stats.sem(means))
+        row = table.loc["CrossEntropy", group]
+        assert row["accuracy"] == pytest.approx(np.mean(means))
+        assert (row["low"], row["high"]) == pytest.approx(expected)
+
+
+def test_systems_on_other_images_or_severities_are_not_compared(study: Study, capsys: pytest.CaptureFixture) -> None:
+    fewer = {**CROSS_ENTROPY, "evaluation": {"images": 10}}
+    harder = {**CROSS_ENTROPY, "seed": 2, "evaluation": {"images": IMAGES, "severities": {"Contrast": 5}}}
+    study.trained(fewer, random_bits(0)[:, :10])
+    study.trained(harder, random_bits(1))
+    study.trained(SYSTEM, random_bits(2))
+    out = summary(study, capsys, study.list_of(fewer, harder, SYSTEM))
+    assert out.count("mean accuracy in %") == 3
+    assert f"{DATASET}, test split, Contrast severity 5: mean accuracy" in out
+    assert out.count("Paired difference: none") == 3
+
+
+def test_an_oracle_without_order_is_told_names_alone(study: Study, capsys: pytest.CaptureFixture) -> None:
+    entries = [SYSTEM, {**SYSTEM, "order": "random"}]
+    for entry in entries:
+        study.trained(entry, random_bits(0))
+    out = summary(study, capsys, study.list_of(*entries))
+    costs = out[out.index("oracle") :].splitlines()
+    assert next(line for line in costs if line.startswith("ModularSystem (random order)")).split()[3:4] == ["names"]
+    assert next(line for line in costs if line.startswith("ModularSystem  ")).split()[1:3] == ["names,", "order"]
+
+
+def test_box_plot_draws_the_table(study: Study, capsys: pytest.CaptureFixture) -> None:
+    entries = [{**CROSS_ENTROPY, "seed": 1}, {**CROSS_ENTROPY, "seed": 2}, IDENTITY]
+    bits = [random_bits(seed) for seed in range(3)]
+    for entry, correct in zip(entries, bits):
+        study.trained(entry, correct)
+    path = study.list_of(*entries)
+    assert main(["box_plot", str(path), "--out", str(study.folder / "out")]) == 0
+    paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [path.suffix for path in paths] == [".csv", ".pdf", ".png"]
+    assert paths[1].read_bytes().startswith(b"%PDF")
+    with Image.open(paths[2]) as image:
+        assert image.size == (680, 520)
+        assert len(image.convert("RGB").getcolors(maxcolors=2**24)) > 50
+    drawn = pd.read_csv(paths[0]).set_index(["system", "composition"])["accuracy"]
+    expected = {"CrossEntropy": (bits[0].mean(axis=1) + bits[1].mean(axis=1)) / 2, "Identity": bits[2].mean(axis=1)}
+    for system, values in expected.items():
+        np.testing.assert_allclose(drawn[system].loc[["-".join(names) for names in NAMES]], values)
+    assert len(drawn) == 2 * len(NAMES)
+
+
+def test_box_plot_has_its_groups_reference_lines_and_n(study: Study) -> None:
+    study.trained(IDENTITY, np.repeat((np.arange(len(NAMES)) % 2 == 0)[:, None], IMAGES, axis=1))
+    study.trained(SYSTEM, random_bits(0))
+    rows = box_plot.points(load(study.list_of(SYSTEM, IDENTITY)))
+    assert rows["system"].unique().tolist() == ["Identity", "ModularSystem"]
+    figure = box_plot.draw_boxes(rows, DATASET, "test")
+    (axes,) = figure.axes
+    assert axes.get_ylim() == (0, 100)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["clean", "1", "2", "3", "4", "5", "6"]
+    assert len(axes.patches) == 2 * 7
+    clean = 100 * rows.query("system == 'Identity' and composition == 'Identity'")["accuracy"].item()
+    heights = {text.get_text(): text.xy[1] for text in axes.texts}
+    assert heights == {"chance": 10.0, "clean": clean}
+    assert "167 compositions, 1 seed" in axes.get_title()
+    dots = [len(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"]
+    assert dots == [1, 6, 30, 40, 30, 30, 30] * 2
+
+
+def test_training_curves_and_level_search(study: Study, capsys: pytest.CaptureFixture) -> None:
+    study.trained(SYSTEM, random_bits(0))
+    assert main(["training_curves", str(study.runs), "--out", str(study.folder / "out")]) == 0
+    printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [path.name for path in printed if path.suffix == ".png"] == [f"training_curves-{DATASET}.png", f"level_search-{DATASET}.png"]
+    assert all(path.stat().st_size > 1_000 for path in printed)
+    drawn = pd.read_csv(printed[0])
+    backbone = build(SYSTEM).backbone.name
+    curve = drawn[(drawn["run"] == backbone) & (drawn["metric"] == "loss") & (drawn["split"] == "train")]
+    assert curve["value"].tolist() == [2.0, 1.0]
+    table = load(study.runs)
+    figure = training_curves.draw_search(table[(table["metric"] == "search_accuracy") & (table["split"] == "valid")], DATASET)
+    assert figure.axes[0].get_title() == "Contrast-auto-lr0.05-w0.1, seed 1"
+    for axes in figure.axes:
+        line, ring = axes.lines
+        assert (list(line.get_xdata()), list(line.get_ydata())) == ([0, 1], [20.0, 20.0])
+        assert (list(ring.get_xdata()), list(ring.get_ydata())) == ([0], [20.0])
+    curves = training_curves.draw_curves(table[table["metric"].isin(["loss", "accuracy"]) & table["epoch"].notna()], DATASET)
+    assert [axes.get_title() for axes in curves.axes[:2]] == ["Identity", "Module"]
+    assert [len(axes.lines) for axes in curves.axes] == [2, 12, 2, 12]
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_figures_of_nothing_say_so(study: Study, capsys: pytest.CaptureFixture, figure: str) -> None:
+    code = main([figure, str(study.list_of(IDENTITY))])
+    captured = capsys.readouterr()
+    assert build(IDENTITY).name in captured.out + captured.err
+    if figure == "summary":
+        assert (code, captured.err) == (0, "")
+    else:
+        assert code == 2
+        assert captured.err.splitlines()[-1].startswith(f"error: {figure}: no finished run")
+    assert not (study.runs / "figures").exists()
+
+
+def test_error_lines(study: Study, capsys: pytest.CaptureFixture) -> None:
+    study.trained(IDENTITY, random_bits(0))
+    path = study.list_of(IDENTITY)
+    (study.folder / "file").write_text("")
+    for arguments, words in (
+        (["box_plot", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["summary", str(path), "--epoch=1"], "unknown key"),
+        (["summary", str(path), "extra"], "unknown argument 'extra'"),
+        (["box_plot", str(path), "--out", str(study.folder / "file")], "choose another folder with --out"),
+    ):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        assert words in error
+
+
+def test_every_method_has_a_colour_of_its_own_and_variants_differ() -> None:
+    colours = [method_colour(method) for method in info_dicts.METHODS.values()]
+    assert len(set(colours)) == len(colours)
+    styles = variant_styles(["CrossEntropy", "ModularSystem", "CrossEntropy"])
+    assert len(set(styles)) == 3
+    assert styles[0] == (method_colour("CrossEntropy").lower(), "")
+    assert lighter("#000000", 0.5) == "#808080"

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plots.statistics import bootstrap_intervals, t_interval
+
+
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=30), st.sampled_from([0.8, 0.95, 0.99]))
+def test_t_interval_is_scipys(values: list[float], confidence: float) -> None:
+    interval = t_interval(values, confidence)
+    scale = np.std(values, ddof=1) / np.sqrt(len(values))
+    assert interval.mean == pytest.approx(np.mean(values))
+    if scale > 1e-9:
+        expected = scipy.stats.t.interval(confidence, len(values) - 1, loc=np.mean(values), scale=scale)
+        assert (interval.low, interval.high) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_t_interval_of_two_values_has_the_closed_form_of_the_cauchy_distribution() -> None:
+    interval = t_interval([0.4, 0.6])
+    assert interval.high - interval.mean == pytest.approx(0.1 * np.tan(np.pi * 0.475))
+    assert interval.mean - interval.low == pytest.approx(interval.high - interval.mean)
+
+
+@pytest.mark.parametrize("values", [[], [0.5], [[0.1, 0.2]]])
+def test_t_interval_needs_two_values(values: list) -> None:
+    with pytest.raises(ValueError, match="two values"):
+        t_interval(values)
+
+
+def test_bootstrap_is_scipys_percentile_bootstrap() -> None:
+    values = np.random.default_rng(1).gamma(1.0, size=(200, 2))
+    for column, ours in enumerate(bootstrap_intervals(values, resamples=20_000)):
+        theirs = scipy.stats.bootstrap((values[:, column],), np.mean, n_resamples=20_000, method="percentile", rng=2).confidence_interval
+        width = theirs.high - theirs.low
+        assert ours.mean == pytest.approx(values[:, column].mean())
+        assert ours.low == pytest.approx(theirs.low, abs=0.03 * width)
+        assert ours.high == pytest.approx(theirs.high, abs=0.03 * width)
+
+
+def test_bootstrap_of_bits_has_binomial_quantiles() -> None:
+    """Resampled means of k ones among n are Binomial(n, k / n) / n."""
+    n, k = 400, 100
+    values = (np.arange(n) < k)[:, None]
+    interval = bootstrap_intervals(values, resamples=20_000)[0]
+    low, high = scipy.stats.binom.ppf([0.025, 0.975], n, k / n) / n
+    assert interval.low == pytest.approx(low, abs=1.5 / n)
+    assert interval.high == pytest.approx(high, abs=1.5 / n)
+
+
+def test_bootstrap_draws_the_same_rows_for_every_column_and_again() -> None:
+    x = np.random.default_rng(3).random(50)
+    first = bootstrap_intervals(np.stack([x, 2 * x, x], axis=1))
+    assert first[0] == first[2] == bootstrap_intervals(x[:, None])[0]
+    assert first[1] == pytest.approx(tuple(2 * bound for bound in first[0]))
+    assert bootstrap_intervals(x[:, None], seed=1)[0].low != first[0].low
+
+
+def test_bootstrap_of_a_constant_has_no_width_and_of_nothing_is_an_error() -> None:
+    assert bootstrap_intervals(np.full((7, 1), 0.25))[0] == pytest.approx((0.25, 0.25, 0.25))
+    with pytest.raises(ValueError, match="n > 0"):
+        bootstrap_intervals(np.empty((0, 2)))
