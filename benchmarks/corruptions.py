@@ -37,7 +37,7 @@ SECONDS = 0.08  # each side of (a) repeats its call for so long in a round
 SHAPES = {"28 px grey": (1, 28, 28), "32 px colour": (3, 32, 32)}
 # Images of (b): the slow side gets fewer, both are given per composed image.
 STREAM_IMAGES, FIELD_IMAGES = 1000, {"28 px grey": 50, "32 px colour": 30}
-STREAM_CHUNK = 250
+STREAM_CHUNK = 100
 
 Form = Callable[[Tensor], Tensor]
 

@@ -14,6 +14,8 @@ import info_dicts
 from errors import InputError
 
 Composition = tuple[str, ...]
+# The ways to write one: "CO-GB", a menu number, or a sequence of names, abbreviations and menu numbers.
+Written = str | int | Sequence[str | int]
 
 ELEMENTALS: Composition = ("Contrast", "GaussianBlur", "ImpulseNoise", "Invert", "Rotate90", "Swirl")
 IDENTITY: Composition = ("Identity",)
@@ -29,13 +31,13 @@ def corruption_name(corruption: str | int) -> str:
     Raises InputError, with the whole menu, for anything else.
     """
     for number, choice in info_dicts.CORRUPTIONS.items():
-        if not isinstance(corruption, bool) and corruption in (choice, choice.abbreviation, number, str(number)):
+        if corruption == choice or (corruption in (choice.abbreviation, number, str(number)) and not isinstance(corruption, bool)):
             return str(choice)
     allowed = ", ".join(f"{choice} ({choice.abbreviation}, {number})" for number, choice in info_dicts.CORRUPTIONS.items())
     raise InputError(f"unknown corruption {corruption!r}; allowed: {allowed}")
 
 
-def parse(composition: str | int | Sequence[str | int]) -> Composition:
+def parse(composition: Written) -> Composition:
     """Full names of a composition written "CO-GB-IM", "Contrast-GaussianBlur", 1, or as a sequence of names, abbreviations or menu numbers.
 
     Identity is dropped from anything longer. Raises InputError if it is empty, has an unknown name, or repeats a corruption.
@@ -53,13 +55,13 @@ def parse(composition: str | int | Sequence[str | int]) -> Composition:
     return corruptions or IDENTITY
 
 
-def abbreviate(composition: str | int | Sequence[str | int]) -> str:
+def abbreviate(composition: Written) -> str:
     """The short form of a composition, such as "CO-GB-IM" or "ID"."""
     short = {str(choice): choice.abbreviation for choice in info_dicts.CORRUPTIONS.values()}
     return "-".join(short[name] for name in parse(composition))
 
 
-def n_corruptions(composition: str | int | Sequence[str | int]) -> int:
+def n_corruptions(composition: Written) -> int:
     """How many corruptions a composition applies; 0 for Identity."""
     names = parse(composition)
     return 0 if names == IDENTITY else len(names)
@@ -104,7 +106,7 @@ def load_list(path: str | Path) -> list[Composition]:
     return _distinct((f"{path}, line {number}", line) for number, line in numbered if line and not line.startswith("#"))
 
 
-def compositions(spec: str | Sequence[str | Sequence[str]]) -> list[Composition]:
+def compositions(spec: str | Sequence[Written]) -> list[Composition]:
     """The compositions that a list or a command line asks for.
 
     `spec` is "167" (published), "1957" (all), "elementals" (Identity and the six), the path of a text file, or a list of compositions.
@@ -123,7 +125,7 @@ def compositions(spec: str | Sequence[str | Sequence[str]]) -> list[Composition]
     raise InputError(f"compositions {spec!r}: no such file; allowed: 167, 1957, elementals, a text file, or a list such as [CO-GB, Swirl]")
 
 
-def _distinct(items: Iterable[tuple[str, str | Sequence[str]]]) -> list[Composition]:
+def _distinct(items: Iterable[tuple[str, Written]]) -> list[Composition]:
     """Parses (where, composition) pairs, names the place of an error, and refuses doubles and an empty list."""
     found: dict[Composition, str] = {}
     for where, item in items:
@@ -149,7 +151,7 @@ class Node:
     index: int | None = None
 
 
-def prefix_tree(compositions: Sequence[str | Sequence[str]]) -> Node:
+def prefix_tree(compositions: Sequence[Written]) -> Node:
     """The tree in which compositions share their common prefixes; `index` counts from 0 in the order given.
 
     The root stands for the input images and has the empty prefix; Identity is a leaf at the root. Raises ValueError for a composition given twice.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import info_dicts
-from data.compositions import Node, corruption_name, parse, prefix_tree
+from data.compositions import Node, Written, corruption_name, parse, prefix_tree
 from data.noise import Noise
 from errors import InputError
 
@@ -116,7 +116,7 @@ def apply_step(
 
 def corrupt(
     images_nchw: Tensor,
-    composition: str | int | Sequence[str | int],
+    composition: Written,
     *,
     ids: Tensor | Sequence[int],
     seed: int,
@@ -148,7 +148,7 @@ def corrupt(
 
 def stream(
     images_nchw: Tensor,
-    compositions: Sequence[str | Sequence[str]],
+    compositions: Sequence[Written],
     *,
     ids: Tensor | Sequence[int],
     seed: int,

@@ -1,6 +1,6 @@
 """Corruptions for other pipelines: a torchvision v2 transform."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from data.compositions import abbreviate, parse
+from data.compositions import Written, abbreviate, parse
 from data.corruptions import check_severities, corrupt, to_uint8
 from data.torchvision_import import import_torchvision
 from errors import InputError
@@ -35,7 +35,7 @@ class Corrupt(v2.Transform):
 
     _transformed_types = (v2.functional.is_pure_tensor, tv_tensors.Image, PIL.Image.Image)
 
-    def __init__(self, composition: str | int | Sequence[str | int], severities: Mapping[str, int] | None = None, seed: int = 0):
+    def __init__(self, composition: Written, severities: Mapping[str, int] | None = None, seed: int = 0):
         super().__init__()
         self.composition, self.severities, self.seed = parse(composition), check_severities(severities), seed
 
