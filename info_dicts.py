@@ -29,10 +29,50 @@ class Choice(str):
 # Image shapes are (channels, height, width) as stored; networks always see three channels.
 # `counts` are train / valid / test totals; `mean` and `std` are those of pixels in 0..1; `padding` is the random crop's.
 DATASETS = {
-    0: Choice("FashionMNIST-mini", classes=10, shape=(1, 28, 28), counts=(6_000, 1_000, 2_000), mean=(0.5,), std=(0.5,), model="SmallNet", augmentation="None", padding=4),
-    1: Choice("MNIST", classes=10, shape=(1, 28, 28), counts=(50_000, 10_000, 10_000), mean=(0.5,), std=(0.5,), model="EMNISTNet", augmentation="None", padding=4),
-    2: Choice("FashionMNIST", classes=10, shape=(1, 28, 28), counts=(50_000, 10_000, 10_000), mean=(0.5,), std=(0.5,), model="EMNISTNet", augmentation="None", padding=4),
-    3: Choice("CIFAR10", classes=10, shape=(3, 32, 32), counts=(40_000, 10_000, 10_000), mean=(0.49086496, 0.48182634, 0.44628558), std=(0.24671966, 0.24326433, 0.26157698), model="ResNet18-stem7-w64", augmentation="CropFlip", padding=4),
+    0: Choice(
+        "FashionMNIST-mini",
+        classes=10,
+        shape=(1, 28, 28),
+        counts=(6_000, 1_000, 2_000),
+        mean=(0.5,),
+        std=(0.5,),
+        model="SmallNet",
+        augmentation="None",
+        padding=4,
+    ),
+    1: Choice(
+        "MNIST",
+        classes=10,
+        shape=(1, 28, 28),
+        counts=(50_000, 10_000, 10_000),
+        mean=(0.5,),
+        std=(0.5,),
+        model="EMNISTNet",
+        augmentation="None",
+        padding=4,
+    ),
+    2: Choice(
+        "FashionMNIST",
+        classes=10,
+        shape=(1, 28, 28),
+        counts=(50_000, 10_000, 10_000),
+        mean=(0.5,),
+        std=(0.5,),
+        model="EMNISTNet",
+        augmentation="None",
+        padding=4,
+    ),
+    3: Choice(
+        "CIFAR10",
+        classes=10,
+        shape=(3, 32, 32),
+        counts=(40_000, 10_000, 10_000),
+        mean=(0.49086496, 0.48182634, 0.44628558),
+        std=(0.24671966, 0.24326433, 0.26157698),
+        model="ResNet18-stem7-w64",
+        augmentation="CropFlip",
+        padding=4,
+    ),
 }
 
 # `oracle`: what a system is told about the corruptions of an image at test time; parts have none.

@@ -4,10 +4,12 @@ Every draw is keyed: the order of images by (seed, epoch), augmentation by (seed
 So two methods with the same seed meet the same images in the same order, and nothing depends on how often anything was called.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 import info_dicts
@@ -45,7 +47,7 @@ def spread(count: int, size: int) -> list[tuple[int, int]]:
     """Bounds of the fewest batches of at most `size` that cover `count` rows, as even as can be: no row dropped, no tiny last batch."""
     batches = -(-count // size)
     edges = [count * i // batches for i in range(batches + 1)]
-    return list(zip(edges[:-1], edges[1:]))
+    return list(itertools.pairwise(edges))
 
 
 def crop_flip(images_nchw: Tensor, offsets_n2: Tensor, flips_n: Tensor, padding: int) -> Tensor:
@@ -56,7 +58,12 @@ def crop_flip(images_nchw: Tensor, offsets_n2: Tensor, flips_n: Tensor, padding:
     columns = torch.arange(width, device=images_nchw.device).expand(n, -1)
     columns = offsets_n2[:, 1, None] + torch.where(flips_n[:, None], width - 1 - columns, columns)
     index = torch.arange(n, device=images_nchw.device)
-    return padded[index[:, None, None, None], torch.arange(channels, device=images_nchw.device)[:, None, None], rows[:, None, :, None], columns[:, None, None, :]]
+    return padded[
+        index[:, None, None, None],
+        torch.arange(channels, device=images_nchw.device)[:, None, None],
+        rows[:, None, :, None],
+        columns[:, None, None, :],
+    ]
 
 
 class Batches:
@@ -114,10 +121,10 @@ class Batches:
         keep = len(self.views) * self.valid.images.numel() <= CACHE_BYTES
         if keep and self._valid_cache is None:
             parts = [self._views(self.valid.images[i:j], self.valid.ids[i:j], seed).to(torch.uint8) for i, j in bounds]
-            self._valid_cache = torch.cat([part.unflatten(0, (len(self.views), -1)) for part in parts], dim=1)
+            self._valid_cache = torch.cat([rearrange(part, "(v b) c h w -> v b c h w", v=len(self.views)) for part in parts], dim=1)
         for start, stop in bounds:
             if self._valid_cache is not None:
-                levels = self._valid_cache[:, start:stop].flatten(0, 1)
+                levels = rearrange(self._valid_cache[:, start:stop], "v b c h w -> (v b) c h w")
             else:
                 levels = self._views(self.valid.images[start:stop], self.valid.ids[start:stop], seed)
             yield Batch(self.to_network(levels), self.valid.labels[start:stop].repeat(len(self.views)), len(self.views))
@@ -163,5 +170,3 @@ class DeviceSplit:
 
 def on_device(split: Split, device: torch.device) -> DeviceSplit:
     return DeviceSplit(*(torch.from_numpy(array).to(device) for array in (split.images, split.labels, split.ids)))
-
-

@@ -1,9 +1,9 @@
 """Runs a list of experiments.
 
-    python -m train configs/demo.yaml                     the whole list with its prerequisites, in order
-    python -m train configs/demo.yaml --list              every entry and its state
-    python -m train configs/demo.yaml --index 3           one entry; --index 0-5,9 several
-    python -m train configs/demo.yaml --index 3 --lr=0.1  with a key changed (dotted for nested ones: --module.lr=0.1)
+python -m train configs/demo.yaml                     the whole list with its prerequisites, in order
+python -m train configs/demo.yaml --list              every entry and its state
+python -m train configs/demo.yaml --index 3           one entry; --index 0-5,9 several
+python -m train configs/demo.yaml --index 3 --lr=0.1  with a key changed (dotted for nested ones: --module.lr=0.1)
 """
 
 import os
@@ -25,7 +25,9 @@ from train.run import State, finished, state
 
 
 def parser(description: str | None = __doc__) -> argparse.ArgumentParser:
-    arguments = argparse.ArgumentParser("python -m train", description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        "python -m train", description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("config", help="a YAML list of experiments")
     arguments.add_argument("--index", metavar="LIST", help="the entries to run: a number, or numbers and ranges (0-5,9)")
     arguments.add_argument("--list", action="store_true", help="show every entry with its state, run nothing")
@@ -87,7 +89,9 @@ def refuse_missing(config: str, entries: Sequence[Entry], chosen: Sequence[Entry
         options = "".join(f" {argument}" for argument in rest)
         command = f"--index {entry.index} --with-prerequisites" if first.hash not in index_of else f"--index {index_of[first.hash]}"
         others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise InputError(f"{config}: {label(entry)} needs {first.name}{others}, which is {state(first).name}; make it with: python -m train {config} {command}{options}")
+        raise InputError(
+            f"{config}: {label(entry)} needs {first.name}{others}, which is {state(first).name}; make it with: python -m train {config} {command}{options}"
+        )
 
 
 def run_alone(todo: Sequence[Entry], entry: Entry, tags: tuple[str, ...]) -> None:

@@ -65,4 +65,6 @@ def load_weights(network: nn.Module, experiment: Experiment) -> None:
         tensors: dict[str, Tensor] = load_file(path)
         network.load_state_dict(tensors)
     except Exception as error:  # safetensors raises its own type for each kind of damage
-        raise InputError(f"{path}: missing or damaged ({str(error).splitlines()[0]}); delete {experiment.directory} and run it again") from None
+        raise InputError(
+            f"{path}: missing or damaged ({str(error).splitlines()[0]}); delete {experiment.directory} and run it again"
+        ) from None

@@ -4,6 +4,7 @@ The views whose corruption has the same level are pooled with Identity into one 
 """
 
 import torch
+from einops import rearrange
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -22,6 +23,6 @@ class Contrastive(CrossEntropy):
         for level in sorted(set(e.levels)):
             features, start = network(features, start, level), level
             views = [i for i, own in enumerate(e.levels) if own == level] + [batch.num_views - 1]
-            contrast = contrast + contrastive_loss(features.unflatten(0, (batch.num_views, -1))[views], e.temperature)
+            contrast = contrast + contrastive_loss(rearrange(features, "(v b) ... -> v b ...", v=batch.num_views)[views], e.temperature)
         logits = network(features, start)
         return Step(cross_entropy(logits, batch.labels_n) + e.weight * contrast, logits)

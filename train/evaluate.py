@@ -158,7 +158,9 @@ def merge(experiment: Experiment, dataset: datasets.DataSet) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = argparse.ArgumentParser("python -m train.evaluate", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        "python -m train.evaluate", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("config", nargs="+", help="YAML lists of experiments")
     arguments.add_argument("--workers", type=int, default=default_workers(), metavar="K", help="parts of the images side by side")
     options, rest = arguments.parse_known_args(argv)
@@ -171,7 +173,10 @@ def evaluate_lists(configs: Sequence[str], rest: Sequence[str], workers: int) ->
     systems = [experiment for experiment in found.values() if experiment.is_system]
     states = {experiment.hash: state(experiment) for experiment in systems}
     for experiment in systems:
-        print(f"{states[experiment.hash].name:<8} {experiment.name}" + ("" if finished(experiment) else "  left out: it has to be trained first"))
+        print(
+            f"{states[experiment.hash].name:<8} {experiment.name}"
+            + ("" if finished(experiment) else "  left out: it has to be trained first")
+        )
     ready = [experiment for experiment in systems if states[experiment.hash].name == "trained"]
     if not any(finished(experiment) for experiment in systems):
         raise InputError(f"{', '.join(configs)}: no finished system to evaluate; train them with: python -m train {configs[0]}")

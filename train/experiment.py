@@ -192,9 +192,7 @@ class Experiment(BaseModel):
             raise ValueError(f"model: {model} takes no images of {dataset.shape[-1]} px ({dataset}); allowed: {fitting}")
         images, available = self.evaluation.images, self.split_size
         if images and (images % dataset.classes or images > available):
-            raise ValueError(
-                f"evaluation.images: must be a multiple of the {dataset.classes} classes, at most {available}, got {images}"
-            )
+            raise ValueError(f"evaluation.images: must be a multiple of the {dataset.classes} classes, at most {available}, got {images}")
         return self
 
     def choice(self, key: str) -> Any:

@@ -37,14 +37,16 @@ class Loader(SafeLoader):
 # PyYAML follows YAML 1.1, where 1e-2 is a string; YAML 1.2 and every user mean a number.
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)|[0-9]+\.[0-9]*|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    re.compile(
+        r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)|[0-9]+\.[0-9]*|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
     list("-+.0123456789"),
 )
 
 
 def parse(text: str) -> Any:
     """The value of one YAML document, by the same rules for files and overrides."""
-    return yaml.load(text, Loader)  # noqa: S506 (Loader is a safe loader)
+    return yaml.load(text, Loader)
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ class Loop:
             self.image_steps, self.seconds = state["image_steps"], state["seconds"]
         self.run.keep_rows(self.rows)
         batches = self.method.batches()
-        network, best = nn.Module(), {}
+        network, best = nn.Module(), dict[str, Any]()
         epochs = sum(stage.epochs for stage in stages)
         with tqdm(total=epochs, unit="epoch", desc=self.experiment.name, disable=self.quiet) as bar:
             for number, stage in enumerate(stages):
@@ -111,7 +111,9 @@ class Loop:
             "train_seconds": self.seconds,
         }
 
-    def train_stage(self, number: int, stage: Stage, batches: Any, resumed: dict[str, Any] | None, bar: Any) -> tuple[nn.Module, dict[str, Any]]:
+    def train_stage(
+        self, number: int, stage: Stage, batches: Any, resumed: dict[str, Any] | None, bar: Any
+    ) -> tuple[nn.Module, dict[str, Any]]:
         """One training from fresh weights, or from a checkpoint inside it; returns the network and the best-so-far."""
         e = self.experiment
         torch.manual_seed(derive("initialisation", e.seed, stage.name.partition("-")[0]))
@@ -167,7 +169,9 @@ class Loop:
                 valid.add(loss, logits, batch.labels_n)
         valid_loss, valid_accuracy = valid.means()
         if not (math.isfinite(train_loss) and math.isfinite(valid_loss)):
-            raise RunError(f"{self.experiment.name}: the loss is not finite in {stage.name}, epoch {epoch + 1}; a lower lr (now {lr:g}) may help")
+            raise RunError(
+                f"{self.experiment.name}: the loss is not finite in {stage.name}, epoch {epoch + 1}; a lower lr (now {lr:g}) may help"
+            )
         self.image_steps += train.rows
         self.seconds += time.perf_counter() - start
         return {

@@ -95,7 +95,9 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def run_jobs(jobs: Sequence[Job], workers: int, report: Callable[[Job, Outcome], None], started: Callable[[Job], None] = lambda job: None) -> dict[str, Outcome]:
+def run_jobs(
+    jobs: Sequence[Job], workers: int, report: Callable[[Job, Outcome], None], started: Callable[[Job], None] = lambda job: None
+) -> dict[str, Outcome]:
     """Runs the jobs, at most `workers` at once, in the given order as far as their requirements allow.
 
     `report` is called as each ends. A job whose requirement failed never starts. Returns the outcome of every job by key.
@@ -103,14 +105,18 @@ def run_jobs(jobs: Sequence[Job], workers: int, report: Callable[[Job, Outcome],
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     threads = max(1, cores() // min(workers, max(1, len(jobs))))
-    waiting, running, outcomes = list(jobs), {}, {}
+    waiting = list(jobs)
+    running: dict[Any, tuple[Job, Any, float, int]] = {}
+    outcomes: dict[str, Outcome] = {}
     keys = {job.key for job in jobs}
     try:
         while waiting or running:
             for job in list(waiting):
                 needed = job.requires & keys
                 if any(key in outcomes and outcomes[key].exit_code != 0 for key in needed):
-                    failed = next(other.name for other in jobs if other.key in needed and other.key in outcomes and outcomes[other.key].exit_code != 0)
+                    failed = next(
+                        other.name for other in jobs if other.key in needed and other.key in outcomes and outcomes[other.key].exit_code != 0
+                    )
                     waiting.remove(job)
                     outcomes[job.key] = Outcome(None, 0.0, f"not started, since {failed} failed")
                     report(job, outcomes[job.key])
@@ -122,7 +128,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, report: Callable[[Job, Outcome],
                     started(job)
                     running[process.sentinel] = (job, process, time.perf_counter(), size)
             for sentinel in wait(list(running)) if running else []:
-                job, process, start, size = running.pop(sentinel)  # type: ignore[call-overload]
+                job, process, start, size = running.pop(sentinel)
                 process.join()
                 error = "" if process.exitcode == 0 else last_line(job.log, size) or f"ended by signal {-(process.exitcode or 0)}"
                 outcomes[job.key] = Outcome(process.exitcode, time.perf_counter() - start, error)

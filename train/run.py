@@ -20,7 +20,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -172,7 +172,9 @@ class Run:
         else:
             for key in ("canonical", "hash", "data", "recipes"):
                 if before.get(key) != json.loads(json.dumps(now[key])):
-                    raise InputError(f"{path}: {key} differs from this experiment's ({before.get(key)} there, {now[key]} here); move {self.directory} away to run it again")
+                    raise InputError(
+                        f"{path}: {key} differs from this experiment's ({before.get(key)} there, {now[key]} here); move {self.directory} away to run it again"
+                    )
         (self.directory / "failed.json").unlink(missing_ok=True)
         versions = {name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "wandb")}
         self._append(
@@ -188,10 +190,8 @@ class Run:
 
     def fail(self, error: str) -> None:
         """Writes failed.json, as far as the directory still takes it."""
-        try:
+        with suppress(OSError, RunError):
             write_json(self.directory / "failed.json", {"error": error, "time": time.time()})
-        except (OSError, RunError):
-            pass
 
 
 @contextmanager

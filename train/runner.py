@@ -22,10 +22,10 @@ def run_experiment(experiment: Experiment, tags: tuple[str, ...] = (), evaluatio
     Nothing is done where everything is finished. InputError for a missing or stale prerequisite, missing data or a held or
     unwritable run directory, before anything is written; RunError where the training fails.
     """
-    for part in experiment.requires():
-        found = state(part)
+    for needed in experiment.requires():
+        found = state(needed)
         if found.name not in ("done", "trained"):
-            raise InputError(f"{experiment.name} needs {part.name}, which is {found.name} {found.detail}".rstrip())
+            raise InputError(f"{experiment.name} needs {needed.name}, which is {found.name} {found.detail}".rstrip())
     found = state(experiment)
     if found.name == "stale":
         raise InputError(f"{experiment.directory}: {found.detail}")
@@ -54,7 +54,9 @@ def run_experiment(experiment: Experiment, tags: tuple[str, ...] = (), evaluatio
         except OSError as error:
             raise RunError(f"{error.filename or run.directory}: {error.strerror}") from None
         except torch.OutOfMemoryError as error:
-            raise RunError(f"{experiment.name}: out of GPU memory ({str(error).splitlines()[0]}); a smaller batch_size needs less") from None
+            raise RunError(
+                f"{experiment.name}: out of GPU memory ({str(error).splitlines()[0]}); a smaller batch_size needs less"
+            ) from None
 
 
 def train(run: Run, dataset: datasets.DataSet, tracker: Tracker, quiet: bool) -> None:
@@ -94,5 +96,3 @@ def finish_evaluation(experiments: Sequence[Experiment], tags: tuple[str, ...]) 
         tracker = Tracker(experiment, experiment.directory, tags)
         log_evaluation(experiment, tracker)
         tracker.finish(0)
-
-

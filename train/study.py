@@ -30,7 +30,10 @@ def run_study(todo: Sequence[Entry], planned: Sequence[Entry], tags: tuple[str, 
     by_hash = {entry.experiment.hash: entry for entry in todo}
     experiments = [entry.experiment for entry in planned]
     training = [entry.experiment for entry in todo if state(entry.experiment).name != "trained"]
-    jobs = [Job(e.hash, e.name, train_entry, (e, tags), e.directory / "log.txt", frozenset(part.hash for part in e.requires())) for e in training]
+    jobs = [
+        Job(e.hash, e.name, train_entry, (e, tags), e.directory / "log.txt", frozenset(part.hash for part in e.requires()))
+        for e in training
+    ]
     bar = tqdm(total=len(jobs), unit="entry", disable=not sys.stderr.isatty() or not jobs)
     skipped = len(planned) - len(todo)
     done = len(planned) - len(jobs)
@@ -39,7 +42,11 @@ def run_study(todo: Sequence[Entry], planned: Sequence[Entry], tags: tuple[str, 
         nonlocal done
         done += outcome.exit_code == 0
         bar.update()
-        ending = f"trained in {outcome.seconds:.0f} s" if outcome.exit_code == 0 else outcome.error.removeprefix("failed: ").removeprefix("error: ")
+        ending = (
+            f"trained in {outcome.seconds:.0f} s"
+            if outcome.exit_code == 0
+            else outcome.error.removeprefix("failed: ").removeprefix("error: ")
+        )
         if outcome.exit_code:
             ending = f"FAILED: {ending} (log: {job.log})"
         tqdm.write(f"[{done}/{len(planned)}] {label(by_hash[job.key])}: {ending}")

@@ -6,7 +6,7 @@ The loop tells a tracker what happens and never asks whether there is one; the l
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,9 @@ class Tracker:
             "config": resolved(experiment),
             "dir": str(directory),
         }
-        settings = wandb.Settings(init_timeout=ANSWER_SECONDS, finish_timeout=FINISH_SECONDS, silent=True, console="off", disable_git=True, disable_code=True)
+        settings = wandb.Settings(
+            init_timeout=ANSWER_SECONDS, finish_timeout=FINISH_SECONDS, silent=True, console="off", disable_git=True, disable_code=True
+        )
         online = mode != "offline" and _has_account(wandb) and _answers(wandb)
         try:
             self.run = wandb.init(mode="online" if online else "offline", settings=settings, **options)
@@ -79,12 +81,12 @@ class Tracker:
         if self.run is not None:
             self.run.summary.update(dict(values))
 
-    def table(self, key: str, columns: list[str], rows: list[list[Any]], step: int) -> None:
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
         """Logs a W&B table."""
         if self.run is not None:
             import wandb
 
-            self.run.log({key: wandb.Table(columns=columns, data=rows)}, step=step)
+            self.run.log({key: wandb.Table(columns=list(columns), data=list(rows))}, step=step)
 
     def finish(self, exit_code: int = 0) -> None:
         """Ends the run; a server that has died holds this up for FINISH_SECONDS at most, and `wandb sync` sends the run later."""

@@ -28,7 +28,9 @@ def runs(tmp_path, monkeypatch):
 
 def command(path, *arguments, module="tests.train.tiny", **environment):
     environment = os.environ | {name: str(value) for name, value in environment.items()}
-    return subprocess.run([sys.executable, "-m", module, str(path), *arguments], capture_output=True, text=True, env=environment, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-m", module, str(path), *arguments], capture_output=True, text=True, env=environment, timeout=300
+    )
 
 
 def test_a_missing_prerequisite_names_the_command_that_makes_it(runs, tmp_path):
@@ -58,7 +60,13 @@ def test_a_missing_prerequisite_names_the_command_that_makes_it(runs, tmp_path):
 
 def test_a_failing_entry_fails_its_dependents_and_nobody_else(runs, tmp_path):
     path = tmp_path / "list.yaml"
-    path.write_text(LIST.splitlines()[1].replace("lr: 0.05", "lr: 1e30") + "\n" + LIST.splitlines()[2].replace("{lr: 0.05}", "{lr: 1e30}") + "\n" + "- {dataset: 0, seed: 6, epochs: 1, evaluation: {images: 100, compositions: elementals}, method: Identity, lr: 0.05}")
+    path.write_text(
+        LIST.splitlines()[1].replace("lr: 0.05", "lr: 1e30")
+        + "\n"
+        + LIST.splitlines()[2].replace("{lr: 0.05}", "{lr: 1e30}")
+        + "\n"
+        + "- {dataset: 0, seed: 6, epochs: 1, evaluation: {images: 100, compositions: elementals}, method: Identity, lr: 0.05}"
+    )
     ended = command(path, "--workers", "2", module="train")
     assert ended.returncode == 1, ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
@@ -74,7 +82,9 @@ def wandb_records(directory):
     """What the W&B client wrote, read back by its own command."""
     records = []
     for folder in sorted(directory.glob("wandb/offline-run-*")):
-        out = subprocess.run([sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)], capture_output=True, text=True, check=True)
+        out = subprocess.run(
+            [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)], capture_output=True, text=True, check=True
+        )
         records += [json.loads(line) for line in out.stdout.splitlines()]
     return records
 
@@ -85,7 +95,12 @@ def test_wandb_is_told_the_curves_the_compositions_and_the_experiment(runs, tmp_
     experiment = read(path, {"epochs": 2, "study": "mine"})[0].experiment
     records = wandb_records(experiment.directory)
     run = next(r["run"] for r in records if r["type"] == "run")
-    assert (run["project"], run["run_group"], run["job_type"], run["display_name"]) == ("palimpsest", "FashionMNIST-mini mine", "Identity", experiment.name)
+    assert (run["project"], run["run_group"], run["job_type"], run["display_name"]) == (
+        "palimpsest",
+        "FashionMNIST-mini mine",
+        "Identity",
+        experiment.name,
+    )
     assert run["tags"] == ["list"]
     config = run["config"]["update"]
     assert (config["dataset"], config["dataset_number"], config["method"], config["lr"]) == ("FashionMNIST-mini", 0, "Identity", 0.05)

@@ -110,7 +110,12 @@ def test_a_killed_evaluation_of_a_modular_system_goes_on(tmp_path, monkeypatch):
     for folder in (tmp_path / "killed", tmp_path / "whole"):
         monkeypatch.setenv("PALIMPSEST_RUNS", str(folder))
         modules = folder.parent / "modules.yaml"
-        modules.write_text("\n".join("- " + json.dumps(part.canonical() | {"evaluation": {"images": 100, "compositions": "elementals"}}) for part in system.requires()))
+        modules.write_text(
+            "\n".join(
+                "- " + json.dumps(part.canonical() | {"evaluation": {"images": 100, "compositions": "elementals"}})
+                for part in system.requires()
+            )
+        )
         for index in range(7):
             run(modules, index, folder)
     monkeypatch.setenv("PALIMPSEST_RUNS", str(tmp_path / "killed"))

@@ -18,7 +18,9 @@ def write(tmp_path, text):
     return path
 
 
-@pytest.mark.parametrize(("text", "value"), [("1e-2", 0.01), ("1E5", 1e5), ("-2e+3", -2000.0), ("1.", 1.0), (".5", 0.5), ("3", 3), ("1e", "1e"), ("e1", "e1")])
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-2", 0.01), ("1E5", 1e5), ("-2e+3", -2000.0), ("1.", 1.0), (".5", 0.5), ("3", 3), ("1e", "1e"), ("e1", "e1")]
+)
 def test_numbers_are_what_a_user_means(text, value):
     assert parse(text) == value
     assert type(parse(text)) is type(value)
