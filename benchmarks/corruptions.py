@@ -11,7 +11,6 @@ through its whole composition with scikit-image. Sides take turns; figures are m
 import functools
 import multiprocessing
 import os
-import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +27,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, grid_sample, pad
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks._figures import row, spread
 from data.compositions import ELEMENTALS, compositions
 from data.corruptions import corrupt, parameter_of, stream, to_uint8
 
@@ -189,15 +189,6 @@ def images_per_second(form: Form, images: Tensor) -> float:
         form(images)
         calls += 1
     return calls * len(images) / (time.perf_counter() - start)
-
-
-def spread(figures: list[float]) -> str:
-    return f"{statistics.median(figures):>12,.0f}  ({min(figures):,.0f} .. {max(figures):,.0f})"
-
-
-def row(name: str, ours: list[float], other: list[float], goal: float | None) -> dict[str, Any]:
-    a, b = statistics.median(ours), statistics.median(other)
-    return {"name": name, "ours": a, "other": b, "unit": "images/s", "ratio": a / b, "goal": goal}
 
 
 def each_corruption() -> list[dict[str, Any]]:
