@@ -11,6 +11,7 @@ through its whole composition with scikit-image. Sides take turns; figures are m
 import functools
 import multiprocessing
 import os
+import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor

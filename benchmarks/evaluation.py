@@ -30,7 +30,7 @@ from train.modular_system import ModularNetwork
 ROUNDS = 5
 DATASET = "FashionMNIST-mini"
 # Where the demo's level search puts the modules.
-LEVELS = {"Contrast": 2, "GaussianBlur": 2, "ImpulseNoise": 2, "Invert": 3, "Rotate90": 3, "Swirl": 3}
+LEVELS = {"Contrast": 1, "GaussianBlur": 4, "ImpulseNoise": 4, "Invert": 3, "Rotate90": 3, "Swirl": 4}
 
 
 def demo_systems() -> list[System]:

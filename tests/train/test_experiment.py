@@ -23,7 +23,16 @@ MENUS = {
     "MODELS": {0: "SmallNet", 1: "EMNISTNet", 2: "ResNet18-stem7-w64"},
     "AUGMENTATIONS": {0: "None", 1: "CropFlip"},
 }
-GOLDEN: list[tuple[dict, str]] = []
+GOLDEN: list[tuple[dict, str]] = [
+    ({"dataset": 0, "method": "Identity", "lr": 0.1}, "4c8872f15bfb63d5"),
+    ({"dataset": 3, "method": 1, "seed": 7, "epochs": 3, "batch_size": 128, "precision": "bfloat16", "lr": 0.01, "batching": "independent", "severities": {"Swirl": 5}}, "38a4cedefadbfaeb"),
+    ({"dataset": 2, "method": 2, "lr": 0.01, "weight": 0.1, "levels": [1, 1, 1, 1, 5, 5]}, "7d6bf6ea233e14d9"),
+    ({"dataset": 0, "method": "Module", "corruption": "Swirl", "level": "auto", "lr": 0.01, "weight": 1, "backbone": {"lr": 0.1}}, "6507b10f5c9ef1e2"),
+    ({"dataset": 0, "method": "Module", "corruption": "Swirl", "level": 1, "lr": 0.01, "weight": 1, "backbone": {"lr": 0.1}, "pass_through": False}, "50747d187fe60a78"),
+    ({"dataset": 0, "method": "ModularSystem", "backbone": {"lr": 0.1}, "module": {"level": "auto", "lr": 0.01, "weight": 1}}, "51fde1f9d0814c4b"),
+    ({"dataset": 0, "method": "ModularSystem", "backbone": {"lr": 0.1}, "module": {"level": "auto", "lr": 0.01, "weight": 1}, "order": "reverse", "epochs": 5, "corruptions": [1, 6]}, "a87c4cdce6a10aed"),
+    ({"dataset": 0, "method": 1, "lr": 0.1, "match": {"module": {"level": "auto", "lr": 0.01, "weight": 1}, "backbone": {"lr": 0.1}}}, "2156e82aa23edff8"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("menu", MENUS)
