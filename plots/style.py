@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib
 import pandas as pd
+import seaborn
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
@@ -47,7 +48,7 @@ RC: Any = {
 
 def styled() -> AbstractContextManager[None]:
     """A context in which figures have this project's fonts and lines."""
-    return matplotlib.rc_context(RC)
+    return matplotlib.rc_context(seaborn.axes_style("ticks") | RC)
 
 
 def method_colour(method: str) -> str:

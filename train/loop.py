@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from data.batches import Batch
 from data.noise import derive
-from errors import RunError
+from errors import InputError, RunError
 from models.networks import count_parameters
 from train.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from train.method import Method, Stage
@@ -28,10 +28,14 @@ SAVE_RATIO = 50.0
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of an experiment's `device` field: `auto` is the GPU where there is one."""
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device of an experiment's `device` field: `auto` is the GPU where there is one. InputError where it is not there."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device: {name} is not there (this torch is {torch.__version__}); allowed here: cpu, auto")
+    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    if device.type == "cuda":
+        # float32 means float32: convolutions would take 10-bit mantissas otherwise, also in the accuracies that are reported.
+        torch.backends.cudnn.allow_tf32 = False
+    return device
 
 
 def learning_rate(lr: float, epoch: int, epochs: int) -> float:

@@ -63,6 +63,9 @@ def report_errors(call: Callable[[], Any]) -> int:
     except RunError as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         return 0
     return 0

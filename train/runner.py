@@ -12,7 +12,7 @@ from train.evaluate import evaluate_part, merge
 from train.experiment import Experiment
 from train.loop import Loop, choose_device
 from train.method import method_class
-from train.run import Run, evaluated, open_run, read_jsonl, state
+from train.run import Run, evaluated, finished, open_run, read_jsonl, state
 from train.tracking import Tracker
 
 
@@ -23,13 +23,14 @@ def run_experiment(experiment: Experiment, tags: tuple[str, ...] = (), evaluatio
     unwritable run directory, before anything is written; RunError where the training fails.
     """
     for needed in experiment.requires():
-        found = state(needed)
-        if found.name not in ("done", "trained"):
+        if not finished(needed):
+            found = state(needed)
             raise InputError(f"{experiment.name} needs {needed.name}, which is {found.name} {found.detail}".rstrip())
     found = state(experiment)
     if found.name == "stale":
         raise InputError(f"{experiment.directory}: {found.detail}")
     dataset = datasets.load(experiment.dataset)
+    choose_device(experiment.device)
     if experiment.threads:
         torch.set_num_threads(experiment.threads)
     with open_run(experiment) as run:

@@ -17,6 +17,8 @@ from train.lists import Entry, label
 from train.pool import Job, Outcome, run_jobs
 from train.run import open_run, state
 
+JOBS_PER_WORKER = 4
+
 
 def run_study(todo: Sequence[Entry], planned: Sequence[Entry], tags: tuple[str, ...], workers: int, begin: float) -> None:
     """Runs the entries that are `todo` of a plan, side by side, then one evaluation of all their systems; says where the time went.
@@ -91,9 +93,15 @@ def evaluate_group(members: Sequence[Experiment], tags: tuple[str, ...], workers
     first = members[0]
     title = f"evaluation {first.testing.key} of {len(members)} systems on {first.dataset}"
     log = first.directory / "log.txt"
-    parts = [Job(f"part {i}", f"{title}, part {i}", evaluate_one_part, (list(members), i), log) for i in range(first.evaluation_parts)]
-    last = Job(title, title, finish_group, (list(members), tags), log, frozenset(job.key for job in parts))
-    bar = tqdm(total=len(parts), unit="part", desc=title, disable=not sys.stderr.isatty())
+    # A few jobs per worker: progress can be seen, and starting processes does not count.
+    size = -(-first.evaluation_parts // (JOBS_PER_WORKER * workers))
+    shares = [range(i, min(i + size, first.evaluation_parts)) for i in range(0, first.evaluation_parts, size)]
+    jobs = [
+        Job(f"{i}", f"{title}, part {i + 1} of {len(shares)}", evaluate_parts, (list(members), share), log)
+        for i, share in enumerate(shares)
+    ]
+    last = Job(title, title, finish_group, (list(members), tags), log, frozenset(job.key for job in jobs))
+    bar = tqdm(total=len(jobs), unit="part", desc=title, disable=not sys.stderr.isatty())
     failed = []
 
     def report(job: Job, outcome: Outcome) -> None:
@@ -105,15 +113,16 @@ def evaluate_group(members: Sequence[Experiment], tags: tuple[str, ...], workers
         elif job is last:
             tqdm.write(f"{title}: done")
 
-    run_jobs([*parts, last], workers, report)
+    run_jobs([*jobs, last], workers, report)
     bar.close()
     return bool(failed)
 
 
-def evaluate_one_part(experiments: Sequence[Experiment], part: int) -> None:
+def evaluate_parts(experiments: Sequence[Experiment], parts: Sequence[int]) -> None:
     from train.evaluate import evaluate_part
 
-    evaluate_part(experiments, part)
+    for part in parts:
+        evaluate_part(experiments, part)
 
 
 def finish_group(experiments: Sequence[Experiment], tags: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from train.experiment import Experiment
-from train.run import resolved
+from train.run import read_jsonl, resolved
 
 PROJECT = "palimpsest"
 # How long the server may take to answer before the run goes offline, and how long an upload may hold up the end of a run.
@@ -63,6 +63,9 @@ class Tracker:
         self.run.define_metric("epoch", hidden=True)
         for metrics in ("train/*", "valid/*", "lr", "images_per_second", "search/*"):
             self.run.define_metric(metrics, step_metric="epoch")
+        # What a killed process had not sent yet, and what an offline file needs to be complete by itself; known steps are dropped.
+        for step, row in enumerate(read_jsonl(directory / "metrics.jsonl")):
+            self.epoch(row, step)
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
         """Logs values as one step. Steps are given, so a resumed run that computes a row again cannot log it twice."""
