@@ -5,10 +5,10 @@ VENV := .venv
 .PHONY: demo test lint benchmarks clean
 
 demo: $(VENV)/installed
-	bash submit_array.sh configs/demo.yaml --local
+	WANDB_MODE=offline bash submit_array.sh configs/demo.yaml --local
 
 test: $(VENV)/installed-dev
-	OMP_WAIT_POLICY=passive WANDB_MODE=offline $(VENV)/bin/python -m pytest
+	OMP_WAIT_POLICY=passive WANDB_MODE=offline $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

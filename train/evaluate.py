@@ -127,7 +127,7 @@ def evaluate_part(experiments: Sequence[Experiment], part: int, quiet: bool = Tr
 def merge(experiment: Experiment, dataset: datasets.DataSet) -> None:
     """Puts the parts of a finished evaluation together in evaluation/<key>.h5 and removes them.
 
-    The file holds `composition` (C names, abbreviated), `accuracy` (C,), `loss` (C,), `correct` (C, ceil(N / 8)) packed bits,
+    The file holds `composition` (C full names joined by -), `accuracy` (C,), `loss` (C,), `correct` (C, ceil(N / 8)) packed bits,
     `ids` (N,) of the images, and as attributes n, split, severities, data checksum, parameters and the oracle used.
     """
     evaluation = experiment.testing

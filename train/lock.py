@@ -17,23 +17,25 @@ from errors import RunError
 BEAT = 10.0  # seconds
 
 
-def start_time(pid: int) -> str:
-    """When a process started, in the kernel's ticks: tells a process from a later one of the same pid. Empty where unknown."""
+def process_state(pid: int) -> tuple[str, str]:
+    """State letter and start time (in the kernel's ticks) of a process, which tell it from a later one of the same pid; empty where unknown."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return fields[0], fields[19]
     except (OSError, IndexError):
-        return ""
+        return "", ""
 
 
 def is_alive(pid: int, started: str) -> bool:
-    """Whether that very process still runs on this host."""
+    """Whether that very process still runs on this host; one that has ended but was not waited for does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return not started or not start_time(pid) or start_time(pid) == started
+    letter, now = process_state(pid)
+    return letter != "Z" and (not started or not now or started == now)
 
 
 def holder(path: Path) -> dict | None:
@@ -83,7 +85,7 @@ class Lock:
         me = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "started": start_time(os.getpid()),
+            "started": process_state(os.getpid())[1],
             "job": os.environ.get("SLURM_JOB_ID", ""),
             "token": self.token,
         }

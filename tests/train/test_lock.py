@@ -43,8 +43,18 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
 def test_a_pid_that_now_belongs_to_another_process_is_dead(tmp_path):
     dead_owner(tmp_path, pid=os.getpid(), started="1")
     assert holder(tmp_path / "lock") is None
-    dead_owner(tmp_path, pid=os.getpid(), started=lock.start_time(os.getpid()))
+    dead_owner(tmp_path, pid=os.getpid(), started=lock.process_state(os.getpid())[1])
     assert holder(tmp_path / "lock") is not None
+
+
+def test_a_process_that_ended_but_was_not_waited_for_is_dead(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    deadline = time.time() + 10
+    while lock.process_state(process.pid)[0] != "Z" and time.time() < deadline:
+        time.sleep(0.01)
+    dead_owner(tmp_path, pid=process.pid, started=lock.process_state(process.pid)[1])
+    assert holder(tmp_path / "lock") is None
+    process.wait()
 
 
 def test_an_owner_on_another_host_lives_as_long_as_its_heart_beats(tmp_path):
