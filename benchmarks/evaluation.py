@@ -22,7 +22,7 @@ from data.compositions import ELEMENTALS, compositions
 from data.corruptions import quantize, stream
 from data.noise import evaluation_seed
 from models.networks import build_module, build_network
-from train.evaluate import CHUNK, evaluate
+from train.evaluation import CHUNK, evaluate
 from train.experiment import Evaluation
 from train.method import PlainSystem, System
 from train.modular_system import ModularNetwork

@@ -1,9 +1,6 @@
-"""Evaluation of finished systems on compositions: one walk through the prefix tree feeds all systems the same pixels.
+"""Evaluates the finished systems of lists, those that share pixels in one pass.
 
-    python -m train.evaluate CONFIG [CONFIG ...] [--index LIST] [--workers K] [--evaluation.compositions=1957 ...]
-
-The images are evaluated in parts of PART images, which may run side by side and survive a kill; a part holds, for every
-system and composition, each image's correctness and the summed loss. Networks run in float32 whatever they were trained in.
+python -m train.evaluate CONFIG [CONFIG ...] [--workers K] [--evaluation.compositions=1957 ...]
 """
 
 import os
@@ -11,150 +8,20 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
-import io
-import shutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-import h5py
-import numpy as np
-import torch
-from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from data import datasets
-from data.batches import ToNetwork, on_device, spread
-from data.compositions import compositions
-from data.corruptions import quantize, stream
-from data.noise import evaluation_seed
 from errors import InputError, RunError
-from train.experiment import PART, Evaluation, Experiment
+from train.experiment import Experiment
 from train.lists import read, read_overrides
-from train.loop import choose_device
-from train.method import System, method_class
-from train.pool import default_workers, report_errors
-from train.run import finished, state, write_atomically
-from train.study import evaluate_systems
+from train.pool import Job, Outcome, default_workers, report_errors, run_jobs
+from train.run import finished, open_run, state
 
-CHUNK = 250  # images: what runs through the networks at once
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """What a system did on the compositions: correct (C, N) bool, loss sums (C,) float64."""
-
-    correct_cn: np.ndarray
-    loss_c: np.ndarray
-
-
-def select_images(evaluation: Evaluation, dataset: datasets.DataSet) -> np.ndarray:
-    """Positions in the split of the images to evaluate on."""
-    split = dataset.split(evaluation.split)
-    return datasets.class_balanced(split, evaluation.images) if evaluation.images else np.arange(len(split.labels))
-
-
-@torch.inference_mode()
-def evaluate(
-    systems: Sequence[System],
-    dataset: datasets.DataSet,
-    evaluation: Evaluation,
-    positions: np.ndarray,
-    device: torch.device,
-    tick: Callable[[int], object] = lambda count: None,
-) -> list[Outcomes]:
-    """Runs systems on every composition of an evaluation for the images at `positions` of the split.
-
-    The pixels depend on the data set, the split, the image and the composition alone. `tick` is told the number of
-    compositions done so far per chunk of images. Memory does not grow with compositions or systems.
-    """
-    spec = compositions(evaluation.compositions)
-    split = dataset.split(evaluation.split)
-    seed = evaluation_seed(dataset.name, evaluation.split)
-    to_network = ToNetwork(dataset.name, device)
-    chosen = datasets.Split(split.images[positions], split.labels[positions], split.ids[positions])
-    arrays = on_device(chosen, device)
-    n = len(positions)
-    correct = torch.zeros(len(systems), len(spec), n, dtype=torch.bool, device=device)
-    losses = torch.zeros(len(systems), len(spec), dtype=torch.float64, device=device)
-    for start, stop in spread(n, CHUNK):
-        labels = arrays.labels[start:stop]
-        walk = stream(arrays.images[start:stop], spec, ids=arrays.ids[start:stop], seed=seed, severities=evaluation.severities)
-        for index, levels in walk:
-            images = to_network(quantize(levels))
-            for number, system in enumerate(systems):
-                logits = system(images, spec[index])
-                correct[number, index, start:stop] = logits.argmax(1) == labels
-                losses[number, index] += cross_entropy(logits, labels, reduction="sum").double()
-            tick(1)
-    return [Outcomes(correct[i].cpu().numpy(), losses[i].cpu().numpy()) for i in range(len(systems))]
-
-
-def load_systems(experiments: Sequence[Experiment], device: torch.device) -> list[System]:
-    return [method_class(experiment.method).system(experiment, device) for experiment in experiments]
-
-
-def parts(evaluation: Evaluation, dataset: datasets.DataSet) -> list[tuple[int, int]]:
-    """Bounds of the parts of an evaluation."""
-    return spread(len(select_images(evaluation, dataset)), PART)
-
-
-def part_path(experiment: Experiment, part: int) -> Path:
-    return experiment.directory / "evaluation" / f"{experiment.testing.key}.parts" / f"{part:05d}.npz"
-
-
-def evaluate_part(experiments: Sequence[Experiment], part: int, quiet: bool = True) -> None:
-    """Evaluates one part for those of the systems that lack it; all must share data set and evaluation."""
-    missing = [experiment for experiment in experiments if not part_path(experiment, part).exists()]
-    if not missing:
-        return
-    dataset, evaluation = datasets.load(missing[0].dataset), missing[0].testing
-    device = choose_device(missing[0].device)
-    start, stop = parts(evaluation, dataset)[part]
-    positions = select_images(evaluation, dataset)[start:stop]
-    steps = len(compositions(evaluation.compositions)) * len(spread(len(positions), CHUNK))
-    with tqdm(total=steps, unit="composition", desc=f"evaluation, part {part + 1}", disable=quiet or not sys.stderr.isatty()) as bar:
-        results = evaluate(load_systems(missing, device), dataset, evaluation, positions, device, bar.update)
-    for experiment, outcomes in zip(missing, results):
-        path = part_path(experiment, part)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        np.savez(buffer, correct=outcomes.correct_cn, loss=outcomes.loss_c)
-        write_atomically(path, buffer.getvalue())
-
-
-def merge(experiment: Experiment, dataset: datasets.DataSet) -> None:
-    """Puts the parts of a finished evaluation together in evaluation/<key>.h5 and removes them.
-
-    The file holds `composition` (C full names joined by -), `accuracy` (C,), `loss` (C,), `correct` (C, ceil(N / 8)) packed bits,
-    `ids` (N,) of the images, and as attributes n, split, severities, data checksum, parameters and the oracle used.
-    """
-    evaluation = experiment.testing
-    positions = select_images(evaluation, dataset)
-    loaded = []
-    for part in range(len(parts(evaluation, dataset))):
-        try:
-            with np.load(part_path(experiment, part)) as arrays:
-                loaded.append((arrays["correct"], arrays["loss"]))
-        except (OSError, ValueError, KeyError):
-            part_path(experiment, part).unlink(missing_ok=True)
-            raise InputError(f"{part_path(experiment, part)}: damaged and removed; run the same command again") from None
-    correct = np.concatenate([c for c, _ in loaded], axis=1)
-    system = load_systems([experiment], torch.device("cpu"))[0]
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
-        file["composition"] = ["-".join(composition) for composition in compositions(evaluation.compositions)]
-        file["accuracy"] = correct.mean(axis=1)
-        file["loss"] = sum(loss for _, loss in loaded) / len(positions)
-        file["correct"] = np.packbits(correct, axis=1)
-        file["ids"] = dataset.split(evaluation.split).ids[positions]
-        file.attrs.update(
-            n=len(positions), split=evaluation.split, data=dataset.checksum, severities=repr(evaluation.severities),
-            trained_parameters=system.trained_parameters, total_parameters=system.total_parameters,
-        )  # fmt: skip
-    write_atomically(experiment.directory / "evaluation" / f"{experiment.testing.key}.h5", buffer.getvalue())
-    shutil.rmtree(part_path(experiment, 0).parent)
+JOBS_PER_WORKER = 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -182,6 +49,62 @@ def evaluate_lists(configs: Sequence[str], rest: Sequence[str], workers: int) ->
         raise InputError(f"{', '.join(configs)}: no finished system to evaluate; train them with: python -m train {configs[0]}")
     if evaluate_systems(ready, tuple(Path(config).stem for config in configs), workers):
         raise RunError("the evaluation did not finish; the same command goes on with it")
+
+
+def evaluate_systems(systems: Sequence[Experiment], tags: tuple[str, ...], workers: int) -> int:
+    """Evaluates finished systems, those that share pixels in one pass; returns how many passes failed."""
+    groups: dict[tuple[str, str, int, str], list[Experiment]] = {}
+    for experiment in systems:
+        groups.setdefault((experiment.dataset, experiment.testing.key, experiment.test_images, experiment.device), []).append(experiment)
+    failures = 0
+    for members in groups.values():
+        with ExitStack() as stack:
+            for experiment in members:
+                stack.enter_context(open_run(experiment))
+            failures += evaluate_group(members, tags, workers)
+    return failures
+
+
+def evaluate_group(members: Sequence[Experiment], tags: tuple[str, ...], workers: int) -> int:
+    first = members[0]
+    title = f"evaluation {first.testing.key} of {len(members)} systems on {first.dataset}"
+    log = first.directory / "log.txt"
+    # A few jobs per worker: progress can be seen, and starting processes does not count.
+    size = -(-first.evaluation_parts // (JOBS_PER_WORKER * workers))
+    shares = [range(i, min(i + size, first.evaluation_parts)) for i in range(0, first.evaluation_parts, size)]
+    jobs = [
+        Job(f"{i}", f"{title}, part {i + 1} of {len(shares)}", evaluate_parts, (list(members), share), log)
+        for i, share in enumerate(shares)
+    ]
+    last = Job(title, title, finish_group, (list(members), tags), log, frozenset(job.key for job in jobs))
+    bar = tqdm(total=len(jobs), unit="part", desc=title, disable=not sys.stderr.isatty())
+    failed = []
+
+    def report(job: Job, outcome: Outcome) -> None:
+        if job is not last:
+            bar.update()
+        if outcome.exit_code != 0:
+            failed.append(job)
+            tqdm.write(f"{job.name}: FAILED: {outcome.error} (log: {job.log})")
+        elif job is last:
+            tqdm.write(f"{title}: done")
+
+    run_jobs([*jobs, last], workers, report)
+    bar.close()
+    return bool(failed)
+
+
+def evaluate_parts(experiments: Sequence[Experiment], parts: Sequence[int]) -> None:
+    from train.evaluation import evaluate_part
+
+    for part in parts:
+        evaluate_part(experiments, part)
+
+
+def finish_group(experiments: Sequence[Experiment], tags: tuple[str, ...]) -> None:
+    from train.runner import finish_evaluation
+
+    finish_evaluation(experiments, tags)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 import info_dicts
-from data.compositions import ELEMENTALS, abbreviate, compositions
-from errors import InputError
+from data.compositions import ELEMENTALS
+from train.fields import (
+    MENUS,
+    PART,
+    Corruptions,
+    Evaluation,
+    FieldError,
+    Number,
+    Severities,
+    Whole,
+    choose,
+    from_menu,
+    number_of,
+    read_corruptions,
+    unpublished,
+)  # fmt: skip
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,135 +42,10 @@ UNHASHED = ("study", "tags", "evaluation", "device", "threads")
 # What a nested prerequisite takes from the entry around it where it says nothing itself; never lr or weight.
 INHERITED = ("dataset", "model", "seed", "epochs", "batch_size", "precision", "severities", "augmentation", *UNHASHED)
 
-PART = 500  # images
-
-MENUS: dict[str, Mapping[int, str]] = {
-    "dataset": info_dicts.DATASETS,
-    "method": info_dicts.METHODS,
-    "model": info_dicts.MODELS,
-    "corruption": info_dicts.CORRUPTIONS,
-    "corruptions": info_dicts.CORRUPTIONS,
-    "severities": info_dicts.CORRUPTIONS,
-    "augmentation": info_dicts.AUGMENTATIONS,
-}
-
-
-class FieldError(ValueError):
-    """What is wrong with one key of an entry."""
-
-    def __init__(self, key: str, problem: str):
-        super().__init__(f"{key}: {problem}" if key else problem)
-        self.key, self.problem = key, problem
-
 
 def runs_root() -> Path:
     """Where run directories live: the environment's PALIMPSEST_RUNS, or `runs/` in the project."""
     return Path(os.environ.get("PALIMPSEST_RUNS") or ROOT / "runs")
-
-
-def choose(key: str, value: object) -> Any:
-    """The menu's choice (a string that carries its facts) for a number or a name; ValueError that names what is allowed."""
-    menu = MENUS[key]
-    if isinstance(value, int) and not isinstance(value, bool) and value in menu:
-        return menu[value]
-    for name in menu.values():
-        if isinstance(value, str) and value == name:
-            return name
-    allowed = ", ".join(f"{number} {name}" for number, name in menu.items())
-    raise ValueError(f"{value!r} is not on the menu; allowed: {allowed}")
-
-
-def number_of(key: str, name: str) -> int:
-    """The menu number of a name."""
-    return next(number for number, choice in MENUS[key].items() if choice == name)
-
-
-def read_whole(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"must be a whole number, got {value!r}")
-    return value
-
-
-def read_number(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"must be a number, got {value!r}")
-    return value
-
-
-def read_corruptions(value: object) -> tuple[str, ...]:
-    """A set of elementals in menu order; Identity is always trained on and never named."""
-    if not isinstance(value, list | tuple) or not value:
-        raise ValueError(f"must be a list of corruptions, got {value!r}")
-    names = [str(choose("corruption", item)) for item in value]
-    if len(set(names)) < len(names) or "Identity" in names:
-        raise ValueError(f"must be different corruptions without Identity, got {', '.join(names)}")
-    return tuple(sorted(names, key=lambda name: number_of("corruption", name)))
-
-
-def read_severities(value: object) -> dict[str, int]:
-    """Severities by corruption."""
-    if not isinstance(value, Mapping):
-        raise ValueError(f"must map corruptions to severities, got {value!r}")
-    severities = {}
-    for key, severity in value.items():
-        # In JSON, where experiments are kept too, a menu number that is a key has become a string.
-        name = choose("corruption", int(key) if isinstance(key, str) and key.isdigit() else key)
-        if not name.severities:
-            raise ValueError(f"{name} has no severities")
-        if isinstance(severity, bool) or not isinstance(severity, int) or not 1 <= severity <= len(name.severities):
-            raise ValueError(f"severity of {name} must be a whole number from 1 to {len(name.severities)}, got {severity!r}")
-        severities[str(name)] = severity
-    return dict(sorted(severities.items()))
-
-
-def unpublished(severities: Mapping[str, int]) -> dict[str, int]:
-    """The severities that differ from the published ones."""
-    return {name: severity for name, severity in severities.items() if severity != choose("corruption", name).default}
-
-
-def from_menu(key: str) -> BeforeValidator:
-    return BeforeValidator(lambda value: str(choose(key, value)))
-
-
-Whole = Annotated[int, BeforeValidator(read_whole)]
-Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(read_number)]
-Corruptions = Annotated[tuple[str, ...], BeforeValidator(read_corruptions)]
-TestSeverities = Annotated[dict[str, int], BeforeValidator(read_severities)]
-# Training at the published severity is the same experiment whether a list says so or not.
-Severities = Annotated[dict[str, int], BeforeValidator(lambda value: unpublished(read_severities(value)))]
-
-
-class Evaluation(BaseModel):
-    """What a system is evaluated on; changes no hash. `images` are the first of every class, None means the whole split."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    compositions: str | tuple[str, ...] = "167"
-    images: Annotated[Whole, Field(ge=1)] | None = None
-    split: Literal["test", "valid"] = "test"
-    # Where a system was trained at other severities than the published ones, it is tested at those unless this says otherwise.
-    severities: TestSeverities = {}
-
-    @field_validator("compositions", mode="before")
-    @classmethod
-    def _readable(cls, value: object) -> object:
-        value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-        if not isinstance(value, str | list | tuple) or not value:
-            raise ValueError(f"must be 167, 1957, elementals, a file of compositions or a list of them, got {value!r}")
-        try:
-            compositions(value)
-        except InputError as error:
-            raise ValueError(str(error)) from None
-        return value if isinstance(value, str) else tuple(value)
-
-    @property
-    def key(self) -> str:
-        """The name of the file that holds this evaluation's results, such as `test-167` or `test-167-1000-GB5`."""
-        spec = self.compositions
-        if not (isinstance(spec, str) and spec.isalnum()):
-            spec = hashlib.sha256(repr(compositions(spec)).encode()).hexdigest()[:12]
-        images = [str(self.images)] if self.images else []
-        return "-".join([self.split, spec, *images, *(f"{abbreviate([name])}{n}" for name, n in self.severities.items())])
 
 
 class Experiment(BaseModel):

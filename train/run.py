@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from errors import InputError, RunError
-from train.experiment import MENUS, ROOT, Experiment
+from train.experiment import ROOT, Experiment
+from train.fields import MENUS, number_of
 from train.lock import Lock, describe, holder
 
 
@@ -86,12 +87,8 @@ def read_jsonl(path: Path) -> list[dict]:
 def resolved(experiment: Experiment) -> dict[str, Any]:
     """Every field of an experiment by name, for experiment.json and W&B; nested prerequisites likewise."""
     fields = experiment.model_dump(mode="json")
-    numbers = {f"{key}_number": _number(key, fields[key]) for key in MENUS if isinstance(fields.get(key), str)}
+    numbers = {f"{key}_number": number_of(key, fields[key]) for key in MENUS if isinstance(fields.get(key), str)}
     return fields | numbers
-
-
-def _number(key: str, name: str) -> int:
-    return next(number for number, choice in MENUS[key].items() if choice == name)
 
 
 def commit() -> str:

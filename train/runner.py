@@ -8,7 +8,7 @@ import torch
 from data import datasets
 from data.compositions import n_corruptions
 from errors import InputError, RunError
-from train.evaluate import evaluate_part, merge
+from train.evaluation import evaluate_part, merge
 from train.experiment import Experiment
 from train.loop import Loop, choose_device
 from train.method import method_class

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-import train.evaluate
+import train.evaluation
 from data import datasets
 from data.compositions import compositions
 from train.experiment import Experiment, build
@@ -51,7 +51,7 @@ def write_run(
 def write_evaluation(experiment: Experiment, correct_cn: NDArray[np.bool_], monkeypatch: pytest.MonkeyPatch) -> None:
     """An evaluation with chosen outcomes, put together by the suite's own `merge`."""
     trained, total = PARAMETERS.get(experiment.method, (10, 10))
-    monkeypatch.setattr(train.evaluate, "load_systems", lambda *_: [SimpleNamespace(trained_parameters=trained, total_parameters=total)])
+    monkeypatch.setattr(train.evaluation, "load_systems", lambda *_: [SimpleNamespace(trained_parameters=trained, total_parameters=total)])
     path = train.evaluate.part_path(experiment, 0)
     path.parent.mkdir(parents=True)
     buffer = io.BytesIO()

@@ -16,9 +16,9 @@ from data.compositions import abbreviate, compositions
 from data.corruptions import corrupt
 from data.noise import evaluation_seed
 from models.networks import build_module, build_network
-from train import evaluate as evaluation
+from train import evaluation
 from train import experiment as experiments
-from train.evaluate import evaluate, load_systems, select_images
+from train.evaluation import evaluate, load_systems, select_images
 from train.experiment import Evaluation, build
 from train.lists import read
 from train.method import PlainSystem
@@ -226,7 +226,7 @@ import resource, sys
 import numpy as np, torch
 from data import datasets
 from models.networks import Network
-from train.evaluate import evaluate
+from train.evaluation import evaluate
 from train.experiment import Evaluation
 from train.method import PlainSystem
 

@@ -12,7 +12,7 @@ from data import datasets
 from data.compositions import ELEMENTALS
 from models.networks import build_module, build_network
 from train.checkpoint import save_weights
-from train.evaluate import evaluate, load_systems
+from train.evaluation import evaluate, load_systems
 from train.experiment import Evaluation, build
 from train.method import Stage, method_class
 from train.run import open_run
