@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from data.batches import Batch, Batches
 from data.datasets import DataSet
+from errors import InputError
 from models.networks import Network, build_network, count_parameters
 from train.checkpoint import load_weights, read_facts
 from train.experiment import Experiment, Trained
@@ -84,9 +85,14 @@ class Method:
 
 
 def method_class(name: str) -> type[Method]:
-    """The method of a menu name: the class of that name in `train/<name in snake case>.py`."""
+    """The method of a menu name: the class of that name in `train/<name in snake case>.py`; InputError where there is none."""
     module = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-    return getattr(importlib.import_module(f"train.{module}"), name)
+    try:
+        return getattr(importlib.import_module(f"train.{module}"), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name != f"train.{module}":
+            raise
+        raise InputError(f"{name} is on the menu, but there is no class {name} in train/{module}.py") from None
 
 
 class PlainSystem(System):

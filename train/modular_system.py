@@ -27,8 +27,8 @@ class ModularNetwork(System):
         self.trained_parameters = self.total_parameters = count_parameters(backbone) + sum(map(count_parameters, modules.values()))
 
     def route(self, composition: Sequence[str]) -> list[tuple[int, str]]:
-        """The (level, corruption) of the modules to apply, in order."""
-        names = [name for name in composition if name != "Identity"]
+        """The (level, corruption) of the modules to apply, in order; a corruption that has no module is passed by."""
+        names = [name for name in composition if name in self.levels]
         if self.order == "reverse":
             names.reverse()
         elif self.order == "random":

@@ -231,21 +231,22 @@ def test_all_views_of_an_image_share_crop_and_flip(paired):
         levels = np.concatenate([grey_levels(batch.images_nchw, "CIFAR10") for batch in made.epoch(epoch)])
         inverted = {(255 - image).tobytes() for image in levels}
         assert all(image.tobytes() in inverted for image in levels)
-        # What is undone by hand: every augmented image is one of the crops of one of the images.
+        # Every augmented image is one of the crops of one of the images.
         crops = {
-            crop_flip_by_loops(image[None], [(row, column)], [flip], 4).tobytes(): (row, column, flip)
-            for image in dataset.train.images
+            crop_flip_by_loops(image[None], [(row, column)], [flip], 4).tobytes(): (number, (row, column, flip))
+            for number, image in enumerate(dataset.train.images)
             for row in range(9)
             for column in range(9)
             for flip in (False, True)
         }
-        met = [crops[image.tobytes()] for image in levels if image.tobytes() in crops]
-        assert len(met) == 60
+        met = dict(crops[image.tobytes()] for image in levels if image.tobytes() in crops)
+        assert sorted(met) == list(range(60))
         seen.append(met)
-    rows, columns, flips = map(set, zip(*seen[0], *seen[1]))
+    rows, columns, flips = map(set, zip(*seen[0].values(), *seen[1].values()))
     assert rows == columns == set(range(9))
     assert flips == {False, True}
-    assert seen[0] != seen[1]
+    # One in 162 images is cropped alike in both epochs.
+    assert sum(seen[0][number] == seen[1][number] for number in range(60)) < 5
 
 
 def test_augmentation_comes_before_the_corruption_and_none_leaves_images_whole():

@@ -52,12 +52,12 @@ def write_evaluation(experiment: Experiment, correct_cn: NDArray[np.bool_], monk
     """An evaluation with chosen outcomes, put together by the suite's own `merge`."""
     trained, total = PARAMETERS.get(experiment.method, (10, 10))
     monkeypatch.setattr(train.evaluation, "load_systems", lambda *_: [SimpleNamespace(trained_parameters=trained, total_parameters=total)])
-    path = train.evaluate.part_path(experiment, 0)
+    path = train.evaluation.part_path(experiment, 0)
     path.parent.mkdir(parents=True)
     buffer = io.BytesIO()
     np.savez(buffer, correct=correct_cn, loss=np.arange(len(correct_cn), dtype=np.float64))
     path.write_bytes(buffer.getvalue())
-    train.evaluate.merge(experiment, datasets.load(experiment.dataset))
+    train.evaluation.merge(experiment, datasets.load(experiment.dataset))
 
 
 def random_bits(seed: int, rate: float = 0.5) -> NDArray[np.bool_]:

@@ -116,7 +116,7 @@ def test_the_shared_walk_gives_what_the_slow_way_gives(systems, dataset, wanted)
         accuracies.append(correct.mean(axis=1))
     if wanted.split == "test" and wanted.compositions == "167":
         assert 0.4 < accuracies[0][0] == accuracies[1][0]
-        assert len(set(accuracies[0])) > 20
+        assert len(set(accuracies[0])) > 8
 
 
 @pytest.mark.parametrize(("part", "chunk"), [(7, 250), (40, 9), (1, 1), (100, 3)])

@@ -19,7 +19,7 @@ from train.run import open_run
 
 CPU = torch.device("cpu")
 # A core puts about 300 images a second through the largest network, and 167 compositions of each image are evaluated.
-IMAGES = 5
+IMAGES = 3
 LEVELS = [(str(model), level) for model in info_dicts.MODELS.values() for level in range(model.blocks)]
 
 
