@@ -2,13 +2,17 @@
 PYTHON ?= python3
 VENV := .venv
 
-.PHONY: demo test lint benchmarks clean
+.PHONY: demo test test-slow lint benchmarks clean
 
 demo: $(VENV)/installed
 	WANDB_MODE=offline bash submit_array.sh configs/demo.yaml --local
 
 test: $(VENV)/installed-dev
-	OMP_WAIT_POLICY=passive WANDB_MODE=offline $(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	OMP_WAIT_POLICY=passive WANDB_MODE=offline $(VENV)/bin/python -m pytest -n 2 --dist loadfile -m 'not slow'
+
+# Minutes more: what .ci/run adds to `make test`.
+test-slow: $(VENV)/installed-dev
+	OMP_WAIT_POLICY=passive WANDB_MODE=offline $(VENV)/bin/python -m pytest -n 2 -m slow
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

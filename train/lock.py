@@ -38,21 +38,31 @@ def is_alive(pid: int, started: str) -> bool:
     return letter != "Z" and (not started or not now or started == now)
 
 
+def read_owner(path: Path) -> tuple[dict, float] | None:
+    """The owner that stands in a lock and how old its heartbeat is, in seconds; None where there is no lock, {} as owner of one that is torn."""
+    for _ in range(50):
+        try:
+            age = time.time() - path.stat().st_mtime
+            return json.loads(path.read_text()), age
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError):
+            # Being written at this very moment, or torn by a crash: then only its age can tell.
+            time.sleep(0.01)
+    return {}, time.time() - _mtime(path)
+
+
+def lives(owner: dict, age: float) -> bool:
+    """Whether an owner with a heartbeat of this age still works."""
+    if abs(age) > 10 * BEAT:
+        return False
+    return owner.get("host") != socket.gethostname() or is_alive(owner["pid"], owner.get("started", ""))
+
+
 def holder(path: Path) -> dict | None:
     """Who holds the lock now, or None where nobody alive does."""
-    try:
-        age = time.time() - path.stat().st_mtime
-        owner = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError):
-        # Being written at this very moment, or torn by a crash: only its age can tell.
-        owner, age = {}, time.time() - _mtime(path)
-    if abs(age) > 10 * BEAT:
-        return None
-    if owner.get("host") == socket.gethostname() and not is_alive(owner["pid"], owner.get("started", "")):
-        return None
-    return owner
+    found = read_owner(path)
+    return found[0] if found is not None and lives(*found) else None
 
 
 def _mtime(path: Path) -> float:
@@ -114,7 +124,9 @@ class Lock:
             time.sleep(0.05)
             return
         try:
-            if holder(self.path) is None:
+            # One that is gone already was given back, and may be another's by the time it would be removed.
+            found = read_owner(self.path)
+            if found is not None and not lives(*found):
                 self.path.unlink(missing_ok=True)
         finally:
             guard.unlink(missing_ok=True)

@@ -18,8 +18,9 @@ from train.method import Stage, method_class
 from train.run import open_run
 
 CPU = torch.device("cpu")
-# A core puts about 300 images a second through the largest network, and 167 compositions of each image are evaluated.
-IMAGES = 3
+# A core puts about 300 images a second through the largest network, and 167 compositions of each image are evaluated:
+# a few images always, the full number where slow tests are run.
+FEW, MANY = 3, 64
 LEVELS = [(str(model), level) for model in info_dicts.MODELS.values() for level in range(model.blocks)]
 
 
@@ -110,9 +111,10 @@ def test_a_module_takes_a_step_at_every_level(entry, dataset, level):
     assert all(torch.equal(tensor, before[name]) for name, tensor in method.backbone.state_dict().items())
 
 
+@pytest.mark.parametrize("images", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("model", map(str, info_dicts.MODELS.values()))
-def test_evaluation_of_plain_and_modular_systems(entry, dataset, model):
-    """The published compositions; a further modular system on the elementals where the levels are more than the corruptions."""
+def test_evaluation_of_plain_and_modular_systems(entry, dataset, model, images):
+    """The published compositions, with a module at every level: a further modular system where the levels are more than the corruptions."""
     blocks = next(choice for choice in info_dicts.MODELS.values() if choice == model).blocks
     plain = build(entry | {"method": "Identity", "lr": 0.1})
     torch.manual_seed(2)
@@ -128,16 +130,17 @@ def test_evaluation_of_plain_and_modular_systems(entry, dataset, model):
         finish(system, torch.nn.Identity(), {})
         systems.append(system)
     assert used == set(range(blocks))
-    positions = np.arange(IMAGES)
+    positions = np.arange(images)
     outcomes = evaluate(load_systems([plain, systems[0]], CPU), dataset, Evaluation(), positions, CPU)
     for outcome in outcomes:
-        assert outcome.correct_cn.shape == (167, IMAGES)
+        assert outcome.correct_cn.shape == (167, images)
         assert np.isfinite(outcome.loss_c).all()
     assert outcomes[0].loss_c[0] == pytest.approx(outcomes[1].loss_c[0], rel=1e-6)
     assert min(len(set(outcome.loss_c)) for outcome in outcomes) > 20
     assert np.array_equal(outcomes[0].correct_cn[0], outcomes[1].correct_cn[0])
     assert (outcomes[0].loss_c[1:] != outcomes[1].loss_c[1:]).all()
+    further_lists = "elementals" if images == FEW else "167"
     for further in systems[1:]:
-        single, few = evaluate(load_systems([plain, further], CPU), dataset, Evaluation(compositions="elementals"), positions, CPU)
-        assert single.loss_c == pytest.approx(outcomes[0].loss_c[:7], rel=1e-6)
-        assert (few.loss_c[1:] != outcomes[1].loss_c[1:7]).all()
+        single, few = evaluate(load_systems([plain, further], CPU), dataset, Evaluation(compositions=further_lists), positions, CPU)
+        assert single.loss_c[:7] == pytest.approx(outcomes[0].loss_c[:7], rel=1e-6)
+        assert (few.loss_c[1:7] != outcomes[1].loss_c[1:7]).all()
