@@ -51,12 +51,12 @@ def dataset(entry, embedded):
     """The first embedded images of every class in the shape of that data set."""
     facts = next(choice for choice in info_dicts.DATASETS.values() if choice == entry["dataset"])
 
-    def shaped(split):
-        chosen = datasets.class_balanced(split, 10)
+    def shaped(split, count=10):
+        chosen = datasets.class_balanced(split, count)
         images = interpolate(torch.from_numpy(split.images[chosen]).float(), facts.shape[1:]).expand(-1, facts.shape[0], -1, -1)
         return datasets.Split(np.ascontiguousarray(images.numpy().astype(np.uint8)), split.labels[chosen], split.ids[chosen])
 
-    return datasets.DataSet(str(facts), shaped(embedded.train), shaped(embedded.valid), shaped(embedded.test), "")
+    return datasets.DataSet(str(facts), shaped(embedded.train), shaped(embedded.valid), shaped(embedded.test, 70), "")
 
 
 def finish(experiment, network, known):
