@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -181,6 +182,23 @@ def test_damage_is_named(runs, tmp_path):
     refused = command(path, "--index", "0")
     assert refused.returncode == 2
     assert "data differs from this experiment's" in refused.stderr
+
+
+def test_a_full_disk_is_a_failed_run_that_goes_on_later(runs, tmp_path):
+    path = tmp_path / "list.yaml"
+    full = subprocess.run(
+        [sys.executable, "-m", "tests.train.tiny", str(path), "--index", "0"], capture_output=True, text=True, timeout=300,
+        env=os.environ | {"WANDB_MODE": "disabled"}, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000)),
+    )  # fmt: skip
+    assert full.returncode == 1
+    assert full.stderr.startswith("failed: ")
+    assert "last.pt: cannot be written: File too large" in full.stderr
+    assert len(full.stderr.splitlines()) == 1
+    experiment = read(path)[0].experiment
+    assert state(experiment).name == "failed"
+    assert not list(experiment.directory.rglob("*.tmp"))
+    assert command(path, "--index", "0").returncode == 0
+    assert state(experiment).name == "done"
 
 
 def test_a_damaged_checkpoint_is_named(runs, tmp_path):
