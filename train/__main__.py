@@ -53,14 +53,17 @@ def run(options: argparse.Namespace, rest: list[str], begin: float) -> None:
         show(options.config, chosen)
         return
     planned = plan(chosen)
+    asked = {entry.experiment.hash for entry in chosen}
     if options.index is not None and not options.with_prerequisites:
         refuse_missing(options.config, entries, chosen, rest)
-        planned = [entry for entry in planned if entry.experiment.hash in {c.experiment.hash for c in chosen}]
+        planned = [entry for entry in planned if entry.experiment.hash in asked]
     states = {entry.experiment.hash: state(entry.experiment) for entry in planned}
     for entry in planned:
         if states[entry.experiment.hash].name == "stale":
             raise InputError(f"{options.config}: {label(entry)}: stale: {states[entry.experiment.hash].detail}")
-    todo = [entry for entry in planned if states[entry.experiment.hash].name != "done"]
+    # A prerequisite that nobody asked for has to be trained, not evaluated.
+    ended = {key: ("done",) if key in asked else ("done", "trained") for key in states}
+    todo = [entry for entry in planned if states[entry.experiment.hash].name not in ended[entry.experiment.hash]]
     if options.dry_run:
         for entry in todo:
             print(f"would run {label(entry)} ({states[entry.experiment.hash].name})")
@@ -72,7 +75,7 @@ def run(options: argparse.Namespace, rest: list[str], begin: float) -> None:
     else:
         from train.study import run_study
 
-        run_study(todo, planned, tags, options.workers or default_workers(), begin)
+        run_study(todo, len(planned) - len(todo), asked, tags, options.workers or default_workers(), begin)
 
 
 def refuse_missing(config: str, entries: Sequence[Entry], chosen: Sequence[Entry], rest: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ What needs torch runs in the pool's processes; this one stays light.
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tqdm import tqdm
 
@@ -18,8 +18,8 @@ from train.pool import Job, Outcome, run_jobs
 from train.run import state
 
 
-def run_study(todo: Sequence[Entry], planned: Sequence[Entry], tags: tuple[str, ...], workers: int, begin: float) -> None:
-    """Runs the entries that are `todo` of a plan, side by side, then one evaluation of all their systems; says where the time went.
+def run_study(todo: Sequence[Entry], skipped: int, asked: Collection[str], tags: tuple[str, ...], workers: int, begin: float) -> None:
+    """Runs the entries that are `todo` of a plan, side by side, then one evaluation of the systems whose hash is `asked`; says where the time went.
 
     InputError where all failures are bad input, RunError where an entry failed.
     """
@@ -28,15 +28,14 @@ def run_study(todo: Sequence[Entry], planned: Sequence[Entry], tags: tuple[str, 
     for name in {entry.experiment.dataset for entry in todo}:
         datasets.load(name)
     by_hash = {entry.experiment.hash: entry for entry in todo}
-    experiments = [entry.experiment for entry in planned]
     training = [entry.experiment for entry in todo if state(entry.experiment).name != "trained"]
     jobs = [
         Job(e.hash, e.name, train_entry, (e, tags), e.directory / "log.txt", frozenset(part.hash for part in e.requires()))
         for e in training
     ]
     bar = tqdm(total=len(jobs), unit="entry", disable=not sys.stderr.isatty() or not jobs)
-    skipped = len(planned) - len(todo)
-    done = len(planned) - len(jobs)
+    total = skipped + len(todo)
+    done = total - len(jobs)
 
     def report(job: Job, outcome: Outcome) -> None:
         nonlocal done
@@ -49,17 +48,17 @@ def run_study(todo: Sequence[Entry], planned: Sequence[Entry], tags: tuple[str, 
         )
         if outcome.exit_code:
             ending = f"FAILED: {ending} (log: {job.log})"
-        tqdm.write(f"[{done}/{len(planned)}] {label(by_hash[job.key])}: {ending}")
+        tqdm.write(f"[{done}/{total}] {label(by_hash[job.key])}: {ending}")
         sys.stdout.flush()
 
     outcomes = run_jobs(jobs, workers, report)
     bar.close()
     trained = time.perf_counter()
-    systems = [e for e in experiments if e.is_system and state(e).name == "trained"]
+    systems = [e for entry in todo if (e := entry.experiment).hash in asked and e.is_system and state(e).name == "trained"]
     failures = sum(outcome.exit_code != 0 for outcome in outcomes.values()) + evaluate_systems(systems, tags, workers)
     print(
         f"start {started - begin:.1f} s, train {trained - started:.0f} s, evaluate {time.perf_counter() - trained:.0f} s "
-        f"({workers} side by side; {skipped} of {len(planned)} were done already)"
+        f"({workers} side by side; {skipped} of {total} were done already)"
     )
     if failures:
         codes = [outcome.exit_code for outcome in outcomes.values() if outcome.exit_code]

@@ -48,15 +48,15 @@ def test_a_missing_prerequisite_names_the_command_that_makes_it(runs, tmp_path):
     made = command(path, "--index", "1", "--with-prerequisites", "--workers", "1")
     assert made.returncode == 0, made.stderr
     entries = read(path)
-    assert [state(entry.experiment).name for entry in entries] == ["done", "done", "new"]
+    assert [state(entry.experiment).name for entry in entries] == ["trained", "done", "new"]
     again = command(path, "--index", "1")
     assert again.returncode == 0
     assert "done already" in again.stdout
     listed = command(path, "--list")
-    assert [line.split()[:2] for line in listed.stdout.splitlines()[:3]] == [["0", "done"], ["1", "done"], ["2", "new"]]
+    assert [line.split()[:2] for line in listed.stdout.splitlines()[:3]] == [["0", "trained"], ["1", "done"], ["2", "new"]]
     dry = command(path, "--dry-run")
-    assert dry.stdout.count("would run") == 6
-    assert "6 to run, 2 done already" in dry.stdout
+    assert dry.stdout.count("would run") == 7
+    assert "7 to run, 1 done already" in dry.stdout
 
 
 def test_a_failing_entry_fails_its_dependents_and_nobody_else(runs, tmp_path):
