@@ -109,7 +109,7 @@ def load_list(path: str | Path) -> list[Composition]:
 def compositions(spec: str | Sequence[Written]) -> list[Composition]:
     """The compositions that a list or a command line asks for.
 
-    `spec` is "167" (published), "1957" (all), "elementals" (Identity and the six), the path of a text file, or a list of compositions.
+    `spec` is "167" (published), "1957" (all), "elementals" (Identity and the six), the path of a text file, one composition, or a list of them.
     Raises InputError for anything else, an empty list, or a composition that is given twice.
     """
     if not isinstance(spec, str):
@@ -122,6 +122,9 @@ def compositions(spec: str | Sequence[Written]) -> list[Composition]:
         return singles()
     if Path(spec).is_file():
         return load_list(spec)
+    known = {word for choice in info_dicts.CORRUPTIONS.values() for word in (choice, choice.abbreviation)}
+    if known.issuperset(spec.split("-")):
+        return [parse(spec)]
     raise InputError(f"compositions {spec!r}: no such file; allowed: 167, 1957, elementals, a text file, or a list such as [CO-GB, Swirl]")
 
 

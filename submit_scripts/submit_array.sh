@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a list of experiments, K entries side by side, then prints its table.
+# Runs a list of experiments, K entries side by side, then (of a whole list) prints its table.
 #
 #   bash submit_array.sh CONFIG [--local] [--workers K] [--index LIST] [--with-prerequisites] [--dry-run] [--KEY=VALUE ...]
 #
@@ -29,8 +29,9 @@ summary=yes
 for option in "$@"; do
   case $option in
     --local) continue ;;
-    --dry-run | --list) summary=no ;;
-    --workers=* | --index=*) ;;
+    # The table is that of a whole list.
+    --dry-run | --list | --index | --index=*) summary=no ;;
+    --workers=*) ;;
     --*=*) overrides+=("$option") ;;
   esac
   options+=("$option")

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from errors import InputError
-from train.lists import Entry, label, plan, read, read_overrides, select
+from train.lists import Entry, label, plan, read, read_overrides
 from train.pool import default_workers, report_errors
 from train.run import State, finished, state
 
@@ -45,17 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace, rest: list[str], begin: float) -> None:
     overrides = read_overrides(rest)
-    entries = read(options.config, overrides)
+    chosen = read(options.config, overrides, options.index)
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers {options.workers}: must be at least 1")
-    chosen = select(options.config, entries, options.index)
     if options.list:
         show(options.config, chosen)
         return
     planned = plan(chosen)
     asked = {entry.experiment.hash for entry in chosen}
     if options.index is not None and not options.with_prerequisites:
-        refuse_missing(options.config, entries, chosen, rest)
+        refuse_missing(options.config, chosen, rest)
         planned = [entry for entry in planned if entry.experiment.hash in asked]
     states = {entry.experiment.hash: state(entry.experiment) for entry in planned}
     for entry in planned:
@@ -65,6 +64,10 @@ def run(options: argparse.Namespace, rest: list[str], begin: float) -> None:
     ended = {key: ("done",) if key in asked else ("done", "trained") for key in states}
     todo = [entry for entry in planned if states[entry.experiment.hash].name not in ended[entry.experiment.hash]]
     if options.dry_run:
+        from data import datasets
+
+        for name in {entry.experiment.dataset for entry in todo}:
+            datasets.require(name)
         for entry in todo:
             print(f"would run {label(entry)} ({states[entry.experiment.hash].name})")
         print(f"{len(todo)} to run, {len(planned) - len(todo)} done already")
@@ -78,23 +81,16 @@ def run(options: argparse.Namespace, rest: list[str], begin: float) -> None:
         run_study(todo, len(planned) - len(todo), asked, tags, options.workers or default_workers(), begin)
 
 
-def refuse_missing(config: str, entries: Sequence[Entry], chosen: Sequence[Entry], rest: Sequence[str]) -> None:
+def refuse_missing(config: str, chosen: Sequence[Entry], rest: Sequence[str]) -> None:
     """InputError with the command that makes it, where a prerequisite is neither finished nor chosen."""
-    chosen_hashes = {entry.experiment.hash for entry in chosen}
-    index_of = {entry.experiment.hash: entry.index for entry in reversed(entries)}
+    hashes = {entry.experiment.hash for entry in chosen}
     for entry in chosen:
-        missing = [part for part in entry.experiment.requires() if part.hash not in chosen_hashes and not finished(part)]
-        if not missing:
-            continue
-        first = missing[0]
-        while again := [part for part in first.requires() if part.hash not in chosen_hashes and not finished(part)]:
-            first = again[0]
-        options = "".join(f" {argument}" for argument in rest)
-        command = f"--index {entry.index} --with-prerequisites" if first.hash not in index_of else f"--index {index_of[first.hash]}"
-        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise InputError(
-            f"{config}: {label(entry)} needs {first.name}{others}, which is {state(first).name}; make it with: python -m train {config} {command}{options}"
-        )
+        missing = [part for part in entry.experiment.requires() if part.hash not in hashes and not finished(part)]
+        if missing:
+            others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            command = " ".join(["python -m train", config, f"--index {entry.index} --with-prerequisites", *rest])
+            problem = f"needs {missing[0].name}{others}, which is {state(missing[0]).name}; make it with: {command}"
+            raise InputError(f"{config}: {label(entry)} {problem}")
 
 
 def run_alone(todo: Sequence[Entry], entry: Entry, tags: tuple[str, ...]) -> None:

@@ -57,16 +57,18 @@ class Entry:
     experiment: Experiment
 
 
-def read(path: str | Path, overrides: Mapping[str, Any] | None = None) -> list[Entry]:
-    """The entries of a list. `overrides` maps (dotted) keys to values and is applied to every entry.
+def read(path: str | Path, overrides: Mapping[str, Any] | None = None, indices: str | None = None) -> list[Entry]:
+    """The entries of a list that `indices` names (a number, or numbers and ranges such as `0-5,9`); all where it is None.
 
-    Raises InputError with the file, the index, the key and what is allowed.
+    `overrides` maps (dotted) keys to values and is applied to each of them. Raises InputError with the file, the index, the
+    key and what is allowed.
     """
     entries = read_yaml(path)
+    chosen = range(len(entries)) if indices is None else select(path, len(entries), indices)
     read = []
-    for index, raw in enumerate(entries):
+    for index in chosen:
         try:
-            read.append(Entry(index, build(override(raw, overrides or {}))))
+            read.append(Entry(index, build(override(entries[index], overrides or {}))))
         except FieldError as error:
             raise InputError(f"{path}: entry {index}: {error}") from None
     return read
@@ -114,7 +116,7 @@ def read_overrides(arguments: Iterable[str]) -> dict[str, Any]:
     for argument in arguments:
         match = re.fullmatch(r"--([A-Za-z_][\w.]*)=(.*)", argument, re.DOTALL)
         if not match:
-            raise InputError(f"unknown argument {argument!r}; overrides have the form --key=value or --module.key=value")
+            raise InputError(f"unknown argument {argument!r}; overrides have the form --key=value (no space) or --module.key=value")
         try:
             overrides[match[1]] = parse(match[2])
         except (yaml.YAMLError, ValueError):
@@ -141,20 +143,18 @@ def plan(entries: Sequence[Entry]) -> list[Entry]:
     return [own.get(key, entry) for key, entry in planned.items()]
 
 
-def select(path: str | Path, entries: Sequence[Entry], indices: str | None) -> list[Entry]:
-    """The entries that `--index` names: a number, or numbers and ranges such as `0-5,9`; all where it is None."""
-    if indices is None:
-        return list(entries)
+def select(path: str | Path, count: int, indices: str) -> list[int]:
+    """The positions in a list of `count` entries that `--index` names, each once, in the order given."""
     chosen: list[int] = []
     for word in indices.split(","):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", word.strip())
         if not match:
             raise InputError(f"--index {indices}: {word!r} is not a number or a range; write for instance 0-5,9")
         first, last = int(match[1]), int(match[2] or match[1])
-        if first > last or last >= len(entries):
-            raise InputError(f"--index {indices}: {path} has entries 0 to {len(entries) - 1}")
+        if first > last or last >= count:
+            raise InputError(f"--index {indices}: {path} has entries 0 to {count - 1}")
         chosen += range(first, last + 1)
-    return [entries[i] for i in dict.fromkeys(chosen)]
+    return list(dict.fromkeys(chosen))
 
 
 def label(entry: Entry) -> str:

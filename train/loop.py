@@ -102,6 +102,10 @@ class Loop:
                     continue
                 resumed = state if state is not None and number == state["stage"] else None
                 network, best = self.train_stage(number, stage, batches, resumed, bar)
+                bar.write(
+                    f"{stage.name}: {stage.epochs} epochs, kept epoch {best['epoch']} with validation loss {best['loss']:.4f}, "
+                    f"accuracy {best['accuracy']:.4f}; {self.seconds:.0f} s so far"
+                )
         network.load_state_dict(best["network"])
         facts = self.method.facts(self.results)
         save_weights(self.run.directory, network, facts)
@@ -145,6 +149,7 @@ class Loop:
             self.log(row, self.rows)
             self.rows += 1
             bar.update()
+            bar.set_postfix_str(f"{stage.name}, valid accuracy {row['valid_accuracy']:.3f}")
             if last or time.perf_counter() - self.saved_at > SAVE_RATIO * self.save_seconds:
                 self.save(number, epoch + 1, network, optimizer, best)
         return network, best

@@ -17,6 +17,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from errors import InputError, RunError
 
 PRELOADED = ["torch", "train.runner"]
@@ -82,6 +84,8 @@ def _child(job: Job, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+    # Between processes there is nothing to lock, and tqdm's own lock would be a semaphore that a killed process leaves behind.
+    tqdm.set_lock(threading.RLock())
     try:
         code = report_errors(lambda: job.target(*job.arguments))
     except Exception as error:
@@ -139,6 +143,7 @@ def run_jobs(
     finally:
         for _, process, _, _ in running.values():
             process.terminate()
+            process.join()
     return outcomes
 
 

@@ -58,7 +58,7 @@ def run_study(todo: Sequence[Entry], skipped: int, asked: Collection[str], tags:
     failures = sum(outcome.exit_code != 0 for outcome in outcomes.values()) + evaluate_systems(systems, tags, workers)
     print(
         f"start {started - begin:.1f} s, train {trained - started:.0f} s, evaluate {time.perf_counter() - trained:.0f} s "
-        f"({workers} side by side; {skipped} of {total} were done already)"
+        f"({workers} side by side; {total - len(jobs)} of {total} were trained already)"
     )
     if failures:
         codes = [outcome.exit_code for outcome in outcomes.values() if outcome.exit_code]

@@ -40,15 +40,17 @@ def test_a_missing_prerequisite_names_the_command_that_makes_it(runs, tmp_path):
     assert refused.returncode == 2
     assert refused.stdout == ""
     assert len(refused.stderr.splitlines()) == 1
-    assert f"make it with: python -m train {path} --index 0 --seed=6" in refused.stderr
+    assert f"make it with: python -m train {path} --index 1 --with-prerequisites --seed=6" in refused.stderr
     assert not runs.exists()
     refused = command(path, "--index", "2")
     assert refused.returncode == 2
-    assert "--index 0" in refused.stderr
+    assert "(and 6 more)" in refused.stderr
     made = command(path, "--index", "1", "--with-prerequisites", "--workers", "1")
     assert made.returncode == 0, made.stderr
     entries = read(path)
     assert [state(entry.experiment).name for entry in entries] == ["trained", "done", "new"]
+    log = next(entry.experiment for entry in entries if entry.index == 0).directory / "log.txt"
+    assert "train: 1 epochs, kept epoch 1 with validation loss" in log.read_text()
     again = command(path, "--index", "1")
     assert again.returncode == 0
     assert "done already" in again.stdout

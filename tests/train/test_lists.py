@@ -3,7 +3,7 @@
 import pytest
 
 from errors import InputError
-from train.lists import parse, plan, read, read_overrides, select
+from train.lists import parse, plan, read, read_overrides
 
 SYSTEM = """
 - {dataset: 0, method: ModularSystem, seed: 3, backbone: {lr: 0.1}, module: {level: auto, lr: 1e-2, weight: 1}}
@@ -96,12 +96,19 @@ def test_an_override_of_a_key_that_is_not_there_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("indices", "expected"), [(None, [0, 1, 2]), ("1", [1]), ("0-1,2", [0, 1, 2]), ("2,0", [2, 0]), ("1,1", [1])])
-def test_select(tmp_path, indices, expected):
-    entries = read(write(tmp_path, SYSTEM))
-    assert [entry.index for entry in select("list.yaml", entries, indices)] == expected
+def test_index_chooses(tmp_path, indices, expected):
+    assert [entry.index for entry in read(write(tmp_path, SYSTEM), indices=indices)] == expected
 
 
 @pytest.mark.parametrize("indices", ["3", "0-3", "2-1", "-1", "x", "", "1-", "0,,1"])
-def test_select_refuses_what_is_not_there(tmp_path, indices):
+def test_index_refuses_what_is_not_there(tmp_path, indices):
     with pytest.raises(InputError, match="--index"):
-        select("list.yaml", read(write(tmp_path, SYSTEM)), indices)
+        read(write(tmp_path, SYSTEM), indices=indices)
+
+
+def test_an_override_concerns_the_chosen_entries_alone(tmp_path):
+    path = write(tmp_path, SYSTEM)
+    assert read(path, {"lr": 0.5}, "1,2")[1].experiment.lr == 0.5
+    assert read(path, {"module.lr": 0.5}, "0")[0].experiment.module.lr == 0.5
+    with pytest.raises(InputError, match="entry 0: lr: unknown key for ModularSystem"):
+        read(path, {"lr": 0.5})
