@@ -1,5 +1,10 @@
 """Errors that are part of the interface: one line that says what, where, and what is allowed or which command helps."""
 
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
 
 class InputError(Exception):
     """The user can mend this (a list, a file, a command line): one line on stderr, exit code 2."""
@@ -7,3 +12,32 @@ class InputError(Exception):
 
 class RunError(Exception):
     """A run failed (NaN loss, lost disk): one line on stderr, exit code 1."""
+
+
+class Arguments(argparse.ArgumentParser):
+    """A command line whose mistakes are one line as well, and whose description keeps its lines."""
+
+    def __init__(self, *names: Any, **options: Any):
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        options.setdefault("allow_abbrev", False)
+        super().__init__(*names, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see: {self.prog} --help\n")
+
+
+def report_errors(call: Callable[[], int | None]) -> int:
+    """Calls a function; its exit code (None is 0), or that of the error it raised, told in one line on stderr."""
+    try:
+        return call() or 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0

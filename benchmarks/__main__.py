@@ -8,7 +8,6 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import argparse
 import importlib
 import pkgutil
 import platform
@@ -18,11 +17,12 @@ from collections.abc import Sequence
 import torch
 
 import benchmarks
+from errors import Arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     names = sorted(file.name for file in pkgutil.iter_modules(benchmarks.__path__) if not file.name.startswith("_"))
-    arguments = argparse.ArgumentParser("python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = Arguments("python -m benchmarks", description=__doc__)
     arguments.add_argument("name", nargs="*", help=f"which: {', '.join(names)} (default: all)")
     chosen = arguments.parse_args(argv).name or names
     if unknown := set(chosen) - set(names):

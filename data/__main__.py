@@ -10,7 +10,7 @@ import numpy as np
 
 import info_dicts
 from data.datasets import CONTENT_SHA256, ROOT, SPLITS, DataSet, cache_path, load, prepare
-from errors import InputError
+from errors import Arguments, InputError, report_errors
 
 EXAMPLES = """examples:
   python -m data prepare MNIST                           from the official hosts
@@ -99,20 +99,18 @@ def _prefixes(data: DataSet, split: str, rows: np.ndarray, composition: str) -> 
     return panels
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Arguments:
     """The command line: prepare, check and show."""
     menu = ", ".join(f"{number} {choice}" for number, choice in info_dicts.DATASETS.items())
-    formatter = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser(
+    top = Arguments(
         prog="python -m data",
         description=f"Fetch, inspect and look at a data set. On the menu: {menu}.",
         epilog=EXAMPLES,
-        formatter_class=formatter,
     )
     commands = top.add_subparsers(required=True, metavar="prepare|check|show")
 
-    def command(run, name: str, help_line: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help_line, description=help_line, epilog=EXAMPLES, formatter_class=formatter)
+    def command(run, name: str, help_line: str) -> Arguments:
+        sub = commands.add_parser(name, help=help_line, description=help_line, epilog=EXAMPLES)
         sub.add_argument("name", metavar="NAME", help="the data set, by name or by its number on the menu")
         sub.set_defaults(run=run)
         return sub
@@ -135,11 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before torch is imported: OpenMP's spinning threads make small operations slow on shared processors.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = parser().parse_args(argv)
-    try:
-        return arguments.run(arguments)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return report_errors(lambda: arguments.run(arguments))
 
 
 if __name__ == "__main__":

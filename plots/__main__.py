@@ -8,16 +8,15 @@
 Every figure is written as PNG and PDF with the CSV of what is drawn, to figures/<list name>/ beside the runs or to --out.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from errors import Arguments, report_errors
 from plots import box_plot, summary, training_curves
 from plots.results import Results, find, write_stdout
 from train.experiment import runs_root
 from train.lists import read_overrides
-from train.pool import report_errors
 
 FIGURES: dict[str, Callable[[Results, Path], list[Path]]] = {
     "summary": summary.summarize,
@@ -27,9 +26,7 @@ FIGURES: dict[str, Callable[[Results, Path], list[Path]]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = argparse.ArgumentParser(
-        "python -m plots", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    arguments = Arguments("python -m plots", description=__doc__)
     arguments.add_argument("figure", choices=FIGURES, help="what to draw")
     arguments.add_argument("source", help="a YAML list, a run directory, or a folder of run directories")
     arguments.add_argument("--out", type=Path, metavar="DIR", help="where the files go")

@@ -5,7 +5,6 @@ python -m plots.results configs/demo.yaml --epochs=1 > results.csv   with the ov
 python -m plots.results runs > results.csv                           every run in a folder, or one run directory
 """
 
-import argparse
 import ast
 import os
 import re
@@ -22,10 +21,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data.compositions import n_corruptions, parse
-from errors import InputError
+from errors import Arguments, InputError, report_errors
 from train.experiment import Experiment, Trained, build, experiment_class
 from train.lists import read, read_overrides
-from train.pool import report_errors
 from train.run import read_json, read_jsonl, state
 
 COLUMNS: dict[str, Any] = {
@@ -384,9 +382,7 @@ def write_stdout(text: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = argparse.ArgumentParser(
-        "python -m plots.results", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    arguments = Arguments("python -m plots.results", description=__doc__)
     arguments.add_argument("source", help="a YAML list, a run directory, or a folder of run directories")
     options, rest = arguments.parse_known_args(argv)
     return report_errors(lambda: write_stdout(load(options.source, read_overrides(rest)).to_csv(index=False)))

@@ -18,16 +18,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from errors import InputError
+from errors import Arguments, InputError, report_errors
 from train.lists import Entry, label, plan, read, read_overrides
-from train.pool import default_workers, report_errors
+from train.pool import default_workers
 from train.run import State, finished, state
 
 
-def parser(description: str | None = __doc__) -> argparse.ArgumentParser:
-    arguments = argparse.ArgumentParser(
-        "python -m train", description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser(description: str | None = __doc__) -> Arguments:
+    arguments = Arguments("python -m train", description=description)
     arguments.add_argument("config", help="a YAML list of experiments")
     arguments.add_argument("--index", metavar="LIST", help="the entries to run: a number, or numbers and ranges (0-5,9)")
     arguments.add_argument("--list", action="store_true", help="show every entry with its state, run nothing")

@@ -7,7 +7,6 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,19 +14,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from errors import InputError, RunError
+from errors import Arguments, InputError, RunError, report_errors
 from train.experiment import Experiment
 from train.lists import read, read_overrides
-from train.pool import Job, Outcome, default_workers, report_errors, run_jobs
+from train.pool import Job, Outcome, default_workers, run_jobs
 from train.run import finished, open_run, state
 
 JOBS_PER_WORKER = 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = argparse.ArgumentParser(
-        "python -m train.evaluate", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    arguments = Arguments("python -m train.evaluate", description=__doc__)
     arguments.add_argument("config", nargs="+", help="YAML lists of experiments")
     arguments.add_argument("--workers", type=int, default=default_workers(), metavar="K", help="parts of the images side by side")
     options, rest = arguments.parse_known_args(argv)

@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from errors import InputError, RunError
+from errors import report_errors
 
 PRELOADED = ["torch", "train.runner"]
 
@@ -53,24 +53,6 @@ def cores() -> int:
 def default_workers() -> int:
     """One process per core, or one in all where a GPU does the work."""
     return 1 if Path("/dev/nvidia0").exists() else cores()
-
-
-def report_errors(call: Callable[[], Any]) -> int:
-    """Calls a function and turns the errors of the interface into one line on stderr and an exit code."""
-    try:
-        call()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        return 0
-    return 0
 
 
 def _child(job: Job, threads: int) -> None:

@@ -4,7 +4,7 @@ import sys
 
 import info_dicts
 from data.datasets import EMBEDDED, SPLITS, DataSet, Split, class_balanced, load, verify, write
-from errors import InputError
+from errors import report_errors
 
 NAME = "FashionMNIST-mini"
 CHUNK_IMAGES = 1000
@@ -21,18 +21,14 @@ def subset(full: DataSet, counts: tuple[int, ...]) -> dict[str, Split]:
 
 
 def main() -> int:
-    """Write the file; exit code 2 and one line if FashionMNIST is not prepared or the content would differ from the pinned one."""
-    try:
-        (counts,) = (choice.counts for choice in info_dicts.DATASETS.values() if choice == NAME)
-        splits = subset(load("FashionMNIST"), counts)
-        checksum = verify(NAME, splits, "FashionMNIST")
-        write(EMBEDDED[NAME], NAME, splits, checksum, "FashionMNIST", CHUNK_IMAGES)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    """Write the file; InputError if FashionMNIST is not prepared or the content would differ from the pinned one."""
+    (counts,) = (choice.counts for choice in info_dicts.DATASETS.values() if choice == NAME)
+    splits = subset(load("FashionMNIST"), counts)
+    checksum = verify(NAME, splits, "FashionMNIST")
+    write(EMBEDDED[NAME], NAME, splits, checksum, "FashionMNIST", CHUNK_IMAGES)
     print(EMBEDDED[NAME])
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report_errors(main))
