@@ -27,7 +27,8 @@ class Choice(str):
 
 
 # Image shapes are (channels, height, width) as stored; networks always see three channels.
-# `counts` are train / valid / test totals; `mean` and `std` are those of pixels in 0..1; `padding` is the random crop's.
+# `counts` are train / valid / test totals, () where they depend on the user's copy; `mean` and `std` are those of pixels in 0..1;
+# `padding` is the random crop's.
 DATASETS = {
     0: Choice(
         "FashionMNIST-mini",
@@ -73,6 +74,39 @@ DATASETS = {
         augmentation="CropFlip",
         padding=4,
     ),
+    4: Choice(
+        "EMNIST",
+        classes=47,
+        shape=(1, 28, 28),
+        counts=(94_000, 18_800, 18_800),
+        mean=(0.5,),
+        std=(0.5,),
+        model="EMNISTNet",
+        augmentation="None",
+        padding=4,
+    ),
+    5: Choice(
+        "FaceScrub",
+        classes=388,
+        shape=(3, 100, 100),
+        counts=(),
+        mean=(0.6166735, 0.46459484, 0.3915861),
+        std=(0.2678699, 0.2301332, 0.22064506),
+        model="InceptionV3",
+        augmentation="CropFlip",
+        padding=10,
+    ),
+    6: Choice(
+        "ORL",
+        classes=40,
+        shape=(1, 112, 112),
+        counts=(240, 80, 80),
+        mean=(0.5,),
+        std=(0.5,),
+        model="InceptionV3",
+        augmentation="CropFlip",
+        padding=10,
+    ),
 }
 
 # `oracle`: what a system is told about the corruptions of an image at test time; parts have none.
@@ -82,6 +116,11 @@ METHODS = {
     2: Choice("Contrastive", oracle="none"),
     3: Choice("Module"),
     4: Choice("ModularSystem", oracle="names, order"),
+    5: Choice("Autoencoder"),
+    6: Choice("JointClassifier"),
+    7: Choice("ImgSpaceIdentity", oracle="names, order"),
+    8: Choice("ImgSpaceJoint", oracle="names, order"),
+    9: Choice("Router"),
 }
 
 # `severities`: the parameter at severity 1..5 (none where there is nothing to set); `default` is the published severity.
@@ -100,6 +139,7 @@ MODELS = {
     0: Choice("SmallNet", blocks=5, sizes=(28,)),
     1: Choice("EMNISTNet", blocks=6, sizes=(28,)),
     2: Choice("ResNet18-stem7-w64", blocks=10, sizes=(32,)),
+    3: Choice("InceptionV3", blocks=17, sizes=(100, 112)),
 }
 
 # Drawn on clean training images, before any corruption, the same for every view of an image.

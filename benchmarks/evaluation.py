@@ -23,9 +23,10 @@ from data.corruptions import quantize, stream
 from data.noise import evaluation_seed
 from models.networks import build_module, build_network
 from train.evaluation import CHUNK, evaluate
-from train.experiment import Evaluation
+from train.fields import Evaluation
 from train.method import PlainSystem, System
 from train.modular_system import ModularNetwork
+from train.routing import Routing
 
 ROUNDS = 5
 DATASET = "FashionMNIST-mini"
@@ -37,7 +38,7 @@ def demo_systems() -> list[System]:
     """Identity, CrossEntropy, Contrastive and the modular system, with the demo's network."""
     plain = [PlainSystem(build_network("SmallNet", 10)) for _ in range(3)]
     modules = {name: build_module("SmallNet", LEVELS[name]) for name in ELEMENTALS}
-    modular = ModularNetwork(build_network("SmallNet", 10), modules, LEVELS, "application", 0)
+    modular = ModularNetwork(build_network("SmallNet", 10), modules, LEVELS, Routing())
     return [system.eval().requires_grad_(False) for system in (*plain, modular)]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from errors import Arguments, report_errors
 from plots import box_plot, summary, training_curves
 from plots.results import Results, find, write_stdout
-from train.experiment import runs_root
+from train.entry import runs_root
 from train.lists import read_overrides
 
 FIGURES: dict[str, Callable[[Results, Path], list[Path]]] = {

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from data.compositions import n_corruptions, parse
 from errors import Arguments, InputError, report_errors
-from train.experiment import Experiment, Trained, build, experiment_class
+from train.entry import Experiment, Trained
+from train.experiment import build, experiment_class
 from train.lists import read, read_overrides
 from train.run import read_json, read_jsonl, state
 
@@ -310,7 +311,9 @@ def _add_epochs(rows: Rows, constant: Mapping[str, Any], epochs: Sequence[Mappin
     stages = [row["stage"] for row in epochs]
     layers = ["" if stage == "train" else stage.removeprefix("search-level") for stage in stages]
     prefixes = ["" if stage == "train" else "search_" for stage in stages]
-    for key, (split, metric) in CURVES.items():
+    # Parts that classify nothing have no accuracy.
+    for key in [key for key in CURVES if epochs and key in epochs[0]]:
+        split, metric = CURVES[key]
         values = [row[key] for row in epochs]
         metrics = [prefix + metric for prefix in prefixes]
         rows.add(

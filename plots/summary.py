@@ -13,7 +13,7 @@ from plots import box_plot
 from plots.results import Record, Results, counts, describe_condition, name_systems, read_evaluation, unpack, write_stdout
 from plots.statistics import RESAMPLES, bootstrap_intervals, t_interval
 from plots.style import save_csv
-from train.experiment import Experiment
+from train.entry import Experiment
 
 # Groups of compositions: by their number of corruptions; `singles` are the single corruptions and Identity.
 GROUPS = ("clean", "singles", "1", "2", "3", "4", "5", "6", "all")

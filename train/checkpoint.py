@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from errors import InputError
-from train.experiment import Experiment
+from train.entry import Experiment
 from train.run import write_atomically
 
 DIGEST = hashlib.sha256().digest_size

@@ -5,14 +5,16 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from data.datasets import DataSet
-from models.networks import build_module, build_network, count_parameters, width_for
+from models.networks import build_network, count_parameters, width_for
 from train.checkpoint import read_facts
 from train.experiment import ModularSystem
 from train.identity import Identity
 from train.method import Stage
+from train.module import fresh_module
 
 
 class CrossEntropy(Identity):
@@ -32,6 +34,7 @@ class CrossEntropy(Identity):
 def matched_width(system: ModularSystem) -> float:
     """The width at which one network has at least as many parameters as a modular system's backbone and modules together."""
     classes = system.choice("dataset").classes
-    parts = [build_module(module.model, read_facts(module)["level"]) for module in system.modules()]
-    total = count_parameters(build_network(system.model, classes)) + sum(map(count_parameters, parts))
+    with torch.device("meta"):
+        parts = [fresh_module(module, read_facts(module)["level"]) for module in system.modules()]
+        total = count_parameters(build_network(system.model, classes)) + sum(map(count_parameters, parts))
     return width_for(system.model, classes, total)

@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from errors import Arguments, InputError, RunError, report_errors
-from train.experiment import Experiment
+from train.entry import Experiment
 from train.lists import read, read_overrides
 from train.pool import Job, Outcome, default_workers, run_jobs
 from train.run import finished, open_run, state

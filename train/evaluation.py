@@ -7,7 +7,7 @@ system and composition, each image's correctness and the summed loss. Networks r
 import io
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from data.compositions import compositions
 from data.corruptions import quantize, stream
 from data.noise import evaluation_seed
 from errors import InputError
-from train.experiment import Experiment
+from train.entry import Experiment
 from train.fields import PART, Evaluation
 from train.loop import choose_device
 from train.method import System, method_class
@@ -74,8 +74,11 @@ def evaluate(
         walk = stream(arrays.images[start:stop], spec, ids=arrays.ids[start:stop], seed=seed, severities=evaluation.severities)
         for index, levels in walk:
             images = to_network(quantize(levels))
+            restored: dict[Hashable, torch.Tensor] = {None: images}
             for number, system in enumerate(systems):
-                logits = system(images, spec[index])
+                if system.restoration not in restored:
+                    restored[system.restoration] = system.restore(images, spec[index])
+                logits = system.classify(restored[system.restoration], spec[index])
                 correct[number, index, start:stop] = logits.argmax(1) == labels
                 losses[number, index] += cross_entropy(logits, labels, reduction="sum").double()
             tick(1)

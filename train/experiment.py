@@ -1,203 +1,27 @@
-"""Experiments: the validated, immutable form of one entry of a list, one typed model per method. Loads without torch.
-
-An experiment is named by its contents: `Experiment.hash` is the SHA-256 of the canonical JSON of the fields that differ
-from their defaults, nested prerequisites included. So defaults are append-only, like menu numbers: a new field with a
-default orphans no finished run.
-"""
+"""Experiments: the validated, immutable form of one entry of a list, one typed model per method. Loads without torch."""
 
 import difflib
-import hashlib
-import json
-import os
-import re
-from collections.abc import Mapping
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 import info_dicts
 from data.compositions import ELEMENTALS
+from train.entry import INHERITED, Experiment, Trained, canonical_value
 from train.fields import (
-    MENUS,
-    PART,
     Corruptions,
     Evaluation,
     FieldError,
     Number,
     Severities,
     Whole,
+    by_corruption,
     choose,
     from_menu,
     number_of,
     read_corruptions,
-    unpublished,
 )  # fmt: skip
-
-ROOT = Path(__file__).resolve().parent.parent
-
-# Fields that change nothing of what is computed, so they are not in the hash.
-UNHASHED = ("study", "tags", "evaluation", "device", "threads")
-# What a nested prerequisite takes from the entry around it where it says nothing itself; never lr or weight.
-INHERITED = ("dataset", "model", "seed", "epochs", "batch_size", "precision", "severities", "augmentation", *UNHASHED)
-
-
-def runs_root() -> Path:
-    """Where run directories live: the environment's PALIMPSEST_RUNS, or `runs/` in the project."""
-    return Path(os.environ.get("PALIMPSEST_RUNS") or ROOT / "runs")
-
-
-class Experiment(BaseModel):
-    """The fields that every method has; a subclass has its method's name and adds that method's own fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    # Raised when a fix changes this method's results: runs with an older number are listed as stale.
-    recipe: ClassVar[int] = 1
-    # Prerequisites that an entry describes in a nested dict: key -> method.
-    nested: ClassVar[dict[str, str]] = {}
-
-    dataset: Annotated[str, from_menu("dataset")]
-    method: Annotated[str, from_menu("method")]
-    model: Annotated[str, from_menu("model")]
-    seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 0
-
-    study: Annotated[str, Field(pattern=r"^[\w. -]*$")] = ""
-    tags: tuple[str, ...] = ()
-    evaluation: Evaluation = Evaluation()
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    threads: Annotated[Whole, Field(ge=1, le=1024)] | None = None
-
-    @classmethod
-    def part(cls, key: str, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """What this method gives to the nested prerequisite `key` beyond the inherited fields."""
-        return {}
-
-    @model_validator(mode="after")
-    def _possible(self) -> "Experiment":
-        dataset, model = self.choice("dataset"), self.choice("model")
-        if dataset.shape[-1] not in model.sizes:
-            fitting = ", ".join(m for m in info_dicts.MODELS.values() if dataset.shape[-1] in m.sizes)
-            raise ValueError(f"model: {model} takes no images of {dataset.shape[-1]} px ({dataset}); allowed: {fitting}")
-        images, available = self.evaluation.images, self.split_size
-        if images and (images % dataset.classes or images > available):
-            raise ValueError(f"evaluation.images: must be a multiple of the {dataset.classes} classes, at most {available}, got {images}")
-        return self
-
-    def choice(self, key: str) -> Any:
-        """The menu's choice behind one of this experiment's names, with its facts as attributes."""
-        return choose(key, getattr(self, key))
-
-    def requires(self) -> "list[Experiment]":
-        """The experiments that must be finished before this one starts, in order."""
-        return []
-
-    @property
-    def is_system(self) -> bool:
-        """Whether this experiment's run classifies images, so that it is evaluated on compositions."""
-        return "oracle" in self.choice("method").facts
-
-    @property
-    def trained_severities(self) -> dict[str, int]:
-        """The unpublished severities that this experiment or its modules are trained at."""
-        return getattr(self, "severities", {})
-
-    @property
-    def testing(self) -> Evaluation:
-        """The evaluation with the severities that it really uses."""
-        severities = unpublished(self.trained_severities | self.evaluation.severities)
-        return self.evaluation.model_copy(update={"severities": severities})
-
-    @property
-    def split_size(self) -> int:
-        """How many images the split has that systems are evaluated on."""
-        return self.choice("dataset").counts[{"valid": 1, "test": 2}[self.evaluation.split]]
-
-    @property
-    def test_images(self) -> int:
-        """How many images the evaluation uses."""
-        return self.evaluation.images or self.split_size
-
-    @property
-    def evaluation_parts(self) -> int:
-        """How many parts of PART images the evaluation has: the unit of work, and what is lost by a kill."""
-        return -(-self.test_images // PART)
-
-    @property
-    def condition(self) -> str:
-        """What tells this variant of its method from the plain form, in tables and figures; empty for the plain form."""
-        return ""
-
-    def default_of(self, name: str) -> Any:
-        """The value of a field of which a list says nothing."""
-        if name in ("model", "augmentation"):
-            return getattr(self.choice("dataset"), name)
-        return type(self).model_fields[name].default
-
-    def canonical(self) -> dict[str, Any]:
-        """The fields that differ from their defaults, as menu numbers and plain values, nested prerequisites included."""
-        names = [name for name in type(self).model_fields if name not in UNHASHED]
-        values = {name: getattr(self, name) for name in names}
-        return {
-            name: canonical_value(name, value)
-            for name, value in values.items()
-            if name in ("dataset", "method") or value != self.default_of(name)
-        }
-
-    @cached_property
-    def hash(self) -> str:
-        """SHA-256 (hex) of the canonical JSON of this experiment."""
-        return hashlib.sha256(json.dumps(self.canonical(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-    def bits(self) -> list[str]:
-        """What a reader wants to see in the run's name, between the method and the seed."""
-        return [] if self.model == self.default_of("model") else [self.model]
-
-    @cached_property
-    def name(self) -> str:
-        """Readable, with a short hash: `<method>-<bits>-s<seed>-<12 hex>`."""
-        words = [re.sub(r"[^A-Za-z0-9.+_]+", "", word) for word in (self.method, *self.bits(), f"s{self.seed}")]
-        return "-".join([*words, self.hash[:12]])
-
-    @property
-    def directory(self) -> Path:
-        """The run directory."""
-        return runs_root() / self.dataset / self.name
-
-    def recipes(self) -> dict[str, int]:
-        """The recipe numbers on which this experiment's results rest: its own and its prerequisites'."""
-        recipes = {self.method: self.recipe}
-        for part in self.requires():
-            recipes |= part.recipes()
-        return dict(sorted(recipes.items()))
-
-
-def canonical_value(name: str, value: Any) -> Any:
-    """A field's value as canonical JSON has it: menu names as numbers, nested experiments in their canonical form."""
-    if isinstance(value, Experiment):
-        return value.canonical()
-    if name == "corruptions":
-        return [number_of(name, item) for item in value]
-    if name == "severities":
-        return {str(number_of(name, key)): severity for key, severity in value.items()}
-    if name in MENUS:
-        return number_of(name, value)
-    return list(value) if isinstance(value, tuple) else value
-
-
-class Trained(Experiment):
-    """A network trained by SGD with momentum, cosine annealing stepped once per epoch, best weights by validation loss."""
-
-    augmentation: Annotated[str, from_menu("augmentation")]
-    epochs: Annotated[Whole, Field(ge=1)] = 200
-    batch_size: Annotated[Whole, Field(ge=1)] = 256
-    precision: Literal["float32", "bfloat16"] = "float32"
-    lr: Annotated[Number, Field(gt=0)]
-    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[Number, Field(ge=0)] = 5e-4
-
-    def bits(self) -> list[str]:
-        return [*super().bits(), f"lr{self.lr:g}"]
 
 
 class Identity(Trained):
@@ -272,80 +96,229 @@ class Contrastive(Views):
         return [*super().bits(), f"w{self.weight:g}"]
 
 
-class Module(Trained):
+class OneCorruption(Trained):
+    """Training of a part that undoes one corruption."""
+
+    corruption: Annotated[str, from_menu("corruption")]
+    severities: Severities = {}
+
+    @field_validator("corruption", mode="after")
+    @classmethod
+    def _corrupts(cls, name: str) -> str:
+        if name == "Identity":
+            raise ValueError(f"Identity has no {cls.__name__.lower()}: there is nothing to undo")
+        return name
+
+    def canonical(self) -> dict[str, Any]:
+        """Only the part's own corruption is ever applied: other severities would give one experiment two names."""
+        fields = super().canonical()
+        own = {key: severity for key, severity in fields.pop("severities", {}).items() if int(key) == fields["corruption"]}
+        return fields | ({"severities": own} if own else {})
+
+    def canonical_of_all(self, *without: str) -> dict[str, Any]:
+        """The canonical form where this part stands for those of all corruptions of a system."""
+        return {key: value for key, value in super().canonical().items() if key not in ("corruption", *without)}
+
+    def of(self, corruptions: Iterable[str]) -> list[Any]:
+        """The experiments of the same kind for these corruptions."""
+        entry = {name: getattr(self, name) for name in self.model_fields_set}
+        return [type(self).model_validate(entry | {"corruption": corruption}) for corruption in corruptions]
+
+
+class Module(OneCorruption):
     """A module for one corruption at one level of a frozen backbone; `level: auto` searches the level first (AutoModules)."""
 
     nested: ClassVar[dict[str, str]] = {"backbone": "Identity"}
 
     method: Literal["Module"] = "Module"
-    corruption: Annotated[str, from_menu("corruption")]
-    level: int | Literal["auto"]
+    # A mapping gives each corruption its own level, for the modules of a system.
+    level: int | Literal["auto"] | dict[str, int]
     weight: Annotated[Number, Field(ge=0)]
     temperature: Annotated[Number, Field(gt=0)] = 0.15
     pass_through: bool = True
     search_epochs: Annotated[Whole, Field(ge=1)] = 5
-    severities: Severities = {}
+    # `fitted`: kernels no larger than the map, so that no weight ever sees padding alone.
+    kernels: Literal["published", "fitted"] = "published"
     backbone: Identity
 
     @field_validator("level", mode="before")
     @classmethod
     def _level(cls, value: object, info: ValidationInfo) -> object:
         blocks = choose("model", info.data["model"]).blocks if "model" in info.data else 1_000
-        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value < blocks):
+        levels = by_corruption(value) if isinstance(value, Mapping) else {"": value}
+        if all(isinstance(level, int) and not isinstance(level, bool) and 0 <= level < blocks for level in levels.values()):
+            return {str(name): level for name, level in levels.items()} if isinstance(value, Mapping) else value
+        if value == "auto":
             return value
-        raise ValueError(f"must be 'auto' or a whole number from 0 to {blocks - 1}, got {value!r}")
+        raise ValueError(f"must be 'auto', a whole number from 0 to {blocks - 1}, or one for each corruption, got {value!r}")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Module":
-        if self.corruption == "Identity":
-            raise ValueError("corruption: Identity has no module, the backbone stands for it")
+        self.level_of(self.corruption)
         if self.level != "auto" and "search_epochs" in self.model_fields_set:
             raise ValueError("search_epochs: goes with 'level: auto' only")
         if (self.backbone.dataset, self.backbone.model) != (self.dataset, self.model):
             raise ValueError("backbone: must have the data set and the model of its module")
         return self
 
+    def level_of(self, corruption: str) -> int | str:
+        """The level that this entry gives to the module of a corruption."""
+        if not isinstance(self.level, dict):
+            return self.level
+        if corruption not in self.level:
+            raise ValueError(f"level: names none for {corruption}")
+        return self.level[corruption]
+
+    @property
+    def own_level(self) -> int | str:
+        """The level of this module, or `auto`."""
+        return self.level_of(self.corruption)
+
     def canonical(self) -> dict[str, Any]:
-        """Only the module's own corruption is ever applied: other severities would give one experiment two names."""
-        fields = super().canonical()
-        own = {key: severity for key, severity in fields.pop("severities", {}).items() if int(key) == fields["corruption"]}
-        return fields | ({"severities": own} if own else {})
+        return super().canonical() | {"level": self.own_level}
 
     def requires(self) -> list[Experiment]:
         return [self.backbone]
 
     def bits(self) -> list[str]:
-        level = self.level if self.level == "auto" else f"level{self.level}"
-        model = Experiment.bits(self)
-        return [*model, self.corruption, level, f"lr{self.lr:g}", f"w{self.weight:g}", *([] if self.pass_through else ["bypass"])]
+        level = self.own_level if self.own_level == "auto" else f"level{self.own_level}"
+        more = [*([] if self.pass_through else ["bypass"]), *([] if self.kernels == "published" else [self.kernels])]
+        return [*Experiment.bits(self), self.corruption, level, f"lr{self.lr:g}", f"w{self.weight:g}", *more]
 
 
-class ModularSystem(Experiment):
-    """A backbone with one module per corruption. It trains nothing: its run is its evaluation."""
+class Autoencoder(OneCorruption):
+    """An image-to-image network that undoes one corruption: pixel MSE to the clean image, in network space."""
 
-    nested: ClassVar[dict[str, str]] = {"backbone": "Identity", "module": "Module"}
-    # Fields that an entry may carry only for its parts to inherit.
-    hands_down: ClassVar[tuple[str, ...]] = ("epochs", "batch_size", "precision", "severities", "augmentation")
+    method: Literal["Autoencoder"] = "Autoencoder"
 
-    method: Literal["ModularSystem"] = "ModularSystem"
+    def bits(self) -> list[str]:
+        return [*Experiment.bits(self), self.corruption, f"lr{self.lr:g}"]
+
+
+class JointClassifier(Trained):
+    """A whole network trained on clean images and on what the frozen autoencoders make of each single corruption."""
+
+    nested: ClassVar[dict[str, str]] = {"autoencoder": "Autoencoder"}
+
+    method: Literal["JointClassifier"] = "JointClassifier"
     corruptions: Corruptions = ELEMENTALS
-    backbone: Identity
-    # The first corruption's module; the others differ from it in the corruption alone.
-    module: Module
-    # In which order modules of the same level undo the corruptions: as they were applied (published), the reverse, or at random.
-    order: Literal["application", "reverse", "random"] = "application"
+    severities: Severities = {}
+    # The first corruption's autoencoder; the others differ from it in the corruption alone.
+    autoencoder: Autoencoder
 
     @classmethod
     def part(cls, key: str, raw: Mapping[str, Any]) -> dict[str, Any]:
-        if key != "module":
+        return {"corruption": read_corruptions(raw.get("corruptions", ELEMENTALS))[0]}
+
+    def autoencoders(self) -> list[Autoencoder]:
+        """The autoencoders' experiments, in menu order of their corruptions."""
+        return self.autoencoder.of(self.corruptions)
+
+    def requires(self) -> list[Experiment]:
+        return [*self.autoencoders()]
+
+    def canonical(self) -> dict[str, Any]:
+        return super().canonical() | {"autoencoder": self.autoencoder.canonical_of_all()}
+
+    def bits(self) -> list[str]:
+        return [*super().bits(), f"ae{self.autoencoder.lr:g}"]
+
+
+class Router(Trained):
+    """A network that names the corruptions of an image, trained on single corruptions and clean images."""
+
+    method: Literal["Router"] = "Router"
+    corruptions: Corruptions = ELEMENTALS
+    severities: Severities = {}
+
+
+class RoutedSystem(Experiment):
+    """A system with a part for each corruption, which must know which parts an image needs. It trains nothing: its run is its evaluation."""
+
+    # Fields that an entry may carry only for its parts to inherit.
+    hands_down: ClassVar[tuple[str, ...]] = ("epochs", "batch_size", "precision", "severities", "augmentation")
+    parts: ClassVar[str]
+
+    corruptions: Corruptions = ELEMENTALS
+    # In which order the parts undo the corruptions: as they were applied (published), the reverse, or at random.
+    order: Literal["application", "reverse", "random"] = "application"
+    # What the system goes by: the true names and order (published), the names in a wrong order, as many parts drawn at random, or what a router sees.
+    routing: Literal["told", "wrong_order", "random", "router"] = "told"
+    router: Router | None = None
+
+    @model_validator(mode="after")
+    def _routed(self) -> "RoutedSystem":
+        if (self.router is None) == (self.routing == "router"):
+            raise ValueError("router: goes with 'routing: router', and that needs it" + (", as {lr: ...}" if self.router is None else ""))
+        if self.router and (self.router.dataset, self.router.corruptions) != (self.dataset, self.corruptions):
+            raise ValueError("router: must have the data set and the corruptions of its system")
+        if self.order != "application" and self.routing != "told":
+            raise ValueError(f"order: {self.order} goes with 'routing: told' only")
+        return self
+
+    @classmethod
+    def part(cls, key: str, raw: Mapping[str, Any]) -> dict[str, Any]:
+        corruptions = raw.get("corruptions", ELEMENTALS)
+        return {"corruptions": corruptions} if key == "router" else {"corruption": read_corruptions(corruptions)[0]}
+
+    def canonical(self) -> dict[str, Any]:
+        fields = super().canonical()
+        if self.router:
+            fields["router"] = {key: value for key, value in fields["router"].items() if key != "corruptions"}
+        return fields
+
+    def requires(self) -> list[Experiment]:
+        return [self.router] if self.router else []
+
+    @property
+    def oracle(self) -> str:
+        told = {"wrong_order": "names, wrong order", "random": "number", "router": "none"}
+        return told.get(self.routing, "names" if self.order == "random" else super().oracle)
+
+    @property
+    def condition(self) -> str:
+        routing = {"told": "", "wrong_order": "wrong order", "random": f"random {self.parts}", "router": "router"}[self.routing]
+        return ", ".join(filter(None, ["" if self.order == "application" else f"{self.order} order", routing]))
+
+    def bits(self) -> list[str]:
+        routing = [] if self.routing == "told" else [self.routing]
+        return [*super().bits(), *([] if self.order == "application" else [self.order]), *routing]
+
+
+class ModularSystem(RoutedSystem):
+    """A backbone with one module per corruption."""
+
+    nested: ClassVar[dict[str, str]] = {"backbone": "Identity", "module": "Module", "router": "Router"}
+    parts: ClassVar[str] = "modules"
+
+    method: Literal["ModularSystem"] = "ModularSystem"
+    backbone: Identity
+    # The first corruption's module; the others differ from it in the corruption (and the level that goes with it) alone.
+    module: Module
+
+    @classmethod
+    def part(cls, key: str, raw: Mapping[str, Any]) -> dict[str, Any]:
+        if key == "backbone":
             return {}
-        corruptions = read_corruptions(raw.get("corruptions", ELEMENTALS))
-        return {"corruption": corruptions[0], "backbone": raw.get("backbone")}
+        return super().part(key, raw) | ({"backbone": raw.get("backbone")} if key == "module" else {})
+
+    @model_validator(mode="after")
+    def _levels(self) -> "ModularSystem":
+        try:
+            self.levels()
+        except ValueError as error:
+            raise ValueError(f"module.{error}") from None
+        return self
+
+    def levels(self) -> dict[str, int | str]:
+        """The level, or `auto`, of each corruption's module."""
+        return {corruption: self.module.level_of(corruption) for corruption in self.corruptions}
 
     def canonical(self) -> dict[str, Any]:
         """The module stands here for all corruptions, so with all severities and without what the system says itself."""
-        module = Experiment.canonical(self.module)
-        return super().canonical() | {"module": {key: value for key, value in module.items() if key not in ("corruption", "backbone")}}
+        levels = self.levels()
+        level = canonical_value("level", levels) if len(set(levels.values())) > 1 else next(iter(levels.values()))
+        return super().canonical() | {"module": self.module.canonical_of_all("backbone") | {"level": level}}
 
     @property
     def trained_severities(self) -> dict[str, int]:
@@ -353,20 +326,89 @@ class ModularSystem(Experiment):
 
     def modules(self) -> list[Module]:
         """The modules' experiments, in menu order of their corruptions."""
-        entry = {name: getattr(self.module, name) for name in self.module.model_fields_set}
-        return [Module.model_validate(entry | {"corruption": corruption}) for corruption in self.corruptions]
+        return self.module.of(self.corruptions)
 
     def requires(self) -> list[Experiment]:
-        return [self.backbone, *self.modules()]
+        return [self.backbone, *self.modules(), *super().requires()]
 
     def bits(self) -> list[str]:
-        module = [f"lr{self.module.lr:g}", f"w{self.module.weight:g}", *([] if self.module.pass_through else ["bypass"])]
-        return [*super().bits(), *module, *([] if self.order == "application" else [self.order])]
+        model, routing = Experiment.bits(self), super().bits()
+        bypass = [] if self.module.pass_through else ["bypass"]
+        kernels = [] if self.module.kernels == "published" else [self.module.kernels]
+        return [*model, f"lr{self.module.lr:g}", f"w{self.module.weight:g}", *bypass, *kernels, *routing[len(model) :]]
 
     @property
     def condition(self) -> str:
-        order = "" if self.order == "application" else f"{self.order} order"
-        return ", ".join(filter(None, [order, "" if self.module.pass_through else "no pass-through"]))
+        module = ["" if self.module.pass_through else "no pass-through", "" if self.module.kernels == "published" else "fitted kernels"]
+        return ", ".join(filter(None, [super().condition, *module]))
+
+
+class ImgSpace(RoutedSystem):
+    """A chain of autoencoders, one for each corruption of the image, before a classifier."""
+
+    parts: ClassVar[str] = "autoencoders"
+
+    # The first corruption's autoencoder; the others differ from it in the corruption alone.
+    autoencoder: Autoencoder
+
+    def autoencoders(self) -> list[Autoencoder]:
+        """The autoencoders' experiments, in menu order of their corruptions."""
+        return self.autoencoder.of(self.corruptions)
+
+    @property
+    def trained_severities(self) -> dict[str, int]:
+        return self.autoencoder.severities
+
+    def canonical(self) -> dict[str, Any]:
+        return super().canonical() | {"autoencoder": self.autoencoder.canonical_of_all()}
+
+    def bits(self) -> list[str]:
+        model, routing = Experiment.bits(self), super().bits()
+        return [*model, f"ae{self.autoencoder.lr:g}", f"lr{self.classifier.lr:g}", *routing[len(model) :]]
+
+
+class ImgSpaceIdentity(ImgSpace):
+    """Autoencoders before a classifier that was trained on clean images alone."""
+
+    nested: ClassVar[dict[str, str]] = {"autoencoder": "Autoencoder", "classifier": "Identity", "router": "Router"}
+
+    method: Literal["ImgSpaceIdentity"] = "ImgSpaceIdentity"
+    classifier: Identity
+
+    @classmethod
+    def part(cls, key: str, raw: Mapping[str, Any]) -> dict[str, Any]:
+        return {} if key == "classifier" else super().part(key, raw)
+
+    def requires(self) -> list[Experiment]:
+        return [*self.autoencoders(), self.classifier, *super().requires()]
+
+
+class ImgSpaceJoint(ImgSpace):
+    """Autoencoders before a classifier that was trained on what they make of single corruptions."""
+
+    nested: ClassVar[dict[str, str]] = {"autoencoder": "Autoencoder", "classifier": "JointClassifier", "router": "Router"}
+
+    method: Literal["ImgSpaceJoint"] = "ImgSpaceJoint"
+    classifier: JointClassifier
+
+    @classmethod
+    def part(cls, key: str, raw: Mapping[str, Any]) -> dict[str, Any]:
+        if key == "classifier":
+            return {"corruptions": raw.get("corruptions", ELEMENTALS), "autoencoder": raw.get("autoencoder")}
+        return super().part(key, raw)
+
+    @model_validator(mode="after")
+    def _same_autoencoders(self) -> "ImgSpaceJoint":
+        if [part.hash for part in self.classifier.autoencoders()] != [part.hash for part in self.autoencoders()]:
+            raise ValueError("classifier: must be trained behind the autoencoders of its system")
+        return self
+
+    def requires(self) -> list[Experiment]:
+        return [*self.autoencoders(), self.classifier, *super().requires()]
+
+    def canonical(self) -> dict[str, Any]:
+        classifier = {key: value for key, value in self.classifier.canonical().items() if key not in ("autoencoder", "corruptions")}
+        return super().canonical() | {"classifier": classifier}
 
 
 def experiment_class(method: object) -> type[Experiment]:

@@ -70,14 +70,18 @@ def read_corruptions(value: object) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: number_of("corruption", name)))
 
 
+def by_corruption(value: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A mapping whose keys are corruptions by number or name, with the menu's choices as keys."""
+    # In JSON, where experiments are kept too, a menu number that is a key has become a string.
+    return {choose("corruption", int(key) if isinstance(key, str) and key.isdigit() else key): own for key, own in value.items()}
+
+
 def read_severities(value: object) -> dict[str, int]:
     """Severities by corruption."""
     if not isinstance(value, Mapping):
         raise ValueError(f"must map corruptions to severities, got {value!r}")
     severities = {}
-    for key, severity in value.items():
-        # In JSON, where experiments are kept too, a menu number that is a key has become a string.
-        name = choose("corruption", int(key) if isinstance(key, str) and key.isdigit() else key)
+    for name, severity in by_corruption(value).items():
         if not name.severities:
             raise ValueError(f"{name} has no severities")
         if isinstance(severity, bool) or not isinstance(severity, int) or not 1 <= severity <= len(name.severities):

@@ -9,7 +9,9 @@ from typing import Any
 import yaml
 
 from errors import InputError
-from train.experiment import Experiment, FieldError, build
+from train.entry import Experiment
+from train.experiment import build
+from train.fields import FieldError
 
 try:
     from yaml import CSafeLoader as SafeLoader

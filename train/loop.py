@@ -20,11 +20,12 @@ from data.noise import derive
 from errors import InputError, RunError
 from models.networks import count_parameters
 from train.checkpoint import load_checkpoint, save_checkpoint, save_weights
-from train.method import Method, Stage
+from train.method import Method, Stage, Step
 from train.run import Run
 
 # A checkpoint is written once training has taken this many times as long as writing the last one did: at most 2 % extra.
 SAVE_RATIO = 50.0
+VALIDATION = ("valid_loss", "valid_accuracy")
 
 
 def choose_device(name: str) -> torch.device:
@@ -54,22 +55,33 @@ def restore_generators(states: dict[str, Tensor], device: torch.device) -> None:
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
+def describe(row: dict[str, Any]) -> str:
+    """Validation loss and, where there is one, accuracy in words."""
+    accuracy = f", accuracy {row['valid_accuracy']:.4f}" if "valid_accuracy" in row else ""
+    return f"validation loss {row['valid_loss']:.4f}{accuracy}"
+
+
 class Sums:
     """Loss and hits summed on the device, read once at the end."""
 
     def __init__(self, device: torch.device):
         self.loss = torch.zeros((), device=device, dtype=torch.float64)
         self.hits = torch.zeros((), device=device, dtype=torch.int64)
-        self.rows = 0
+        self.rows, self.classified = 0, 0
 
-    def add(self, loss: Tensor, logits_nk: Tensor, labels_n: Tensor) -> None:
-        self.loss += loss.detach() * len(labels_n)
-        self.hits += (logits_nk.argmax(1) == labels_n).sum()
-        self.rows += len(labels_n)
+    def add(self, step: Step, labels_n: Tensor) -> None:
+        rows = step.rows or len(labels_n)
+        self.loss += step.loss.detach() * rows
+        self.rows += rows
+        correct = step.logits_nk.argmax(1) == labels_n if step.correct_n is None and step.logits_nk is not None else step.correct_n
+        if correct is not None:
+            self.hits += correct.sum()
+            self.classified += rows
 
-    def means(self) -> tuple[float, float]:
-        """Mean loss and accuracy (a fraction)."""
-        return self.loss.item() / self.rows, self.hits.item() / self.rows
+    def means(self, split: str) -> dict[str, float]:
+        """Mean loss and, where something was classified, accuracy (a fraction), as `<split>_loss` and `<split>_accuracy`."""
+        means = {f"{split}_loss": self.loss.item() / self.rows}
+        return means | ({f"{split}_accuracy": self.hits.item() / self.classified} if self.classified else {})
 
 
 class Loop:
@@ -103,8 +115,7 @@ class Loop:
                 resumed = state if state is not None and number == state["stage"] else None
                 network, best = self.train_stage(number, stage, batches, resumed, bar)
                 bar.write(
-                    f"{stage.name}: {stage.epochs} epochs, kept epoch {best['epoch']} with validation loss {best['loss']:.4f}, "
-                    f"accuracy {best['accuracy']:.4f}; {self.seconds:.0f} s so far"
+                    f"{stage.name}: {stage.epochs} epochs, kept epoch {best['epoch']} with {describe(best)}; {self.seconds:.0f} s so far"
                 )
         network.load_state_dict(best["network"])
         facts = self.method.facts(self.results)
@@ -114,8 +125,7 @@ class Loop:
             "image_steps": self.image_steps,
             "search_trials": len(stages) - 1,
             "best_epoch": best["epoch"],
-            "valid_loss": best["loss"],
-            "valid_accuracy": best["accuracy"],
+            **{key: best[key] for key in VALIDATION if key in best},
             "train_seconds": self.seconds,
         }
 
@@ -127,7 +137,7 @@ class Loop:
         torch.manual_seed(derive("initialisation", e.seed, stage.name.partition("-")[0]))
         network = self.method.build(stage, self.results).to(self.device)
         optimizer = torch.optim.SGD(network.parameters(), lr=e.lr, momentum=e.momentum, weight_decay=e.weight_decay)
-        best: dict[str, Any] = {"loss": math.inf}
+        best: dict[str, Any] = {"valid_loss": math.inf}
         first = 0
         if resumed is None:
             torch.manual_seed(derive("dropout", e.seed, stage.name))
@@ -139,17 +149,18 @@ class Loop:
             bar.update(first)
         for epoch in range(first, stage.epochs):
             row = self.epoch(network, optimizer, batches, stage, epoch)
-            if row["valid_loss"] <= best["loss"]:
+            validation = {key: row[key] for key in VALIDATION if key in row}
+            if row["valid_loss"] <= best["valid_loss"]:
                 weights = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-                best = {"loss": row["valid_loss"], "accuracy": row["valid_accuracy"], "epoch": epoch + 1, "network": weights}
+                best = validation | {"epoch": epoch + 1, "network": weights}
             last = epoch + 1 == stage.epochs
             if last:
-                self.results[stage.name] = {key: row[key] for key in ("valid_loss", "valid_accuracy")}
+                self.results[stage.name] = validation
             self.run.log(row)
             self.log(row, self.rows)
             self.rows += 1
             bar.update()
-            bar.set_postfix_str(f"{stage.name}, valid accuracy {row['valid_accuracy']:.3f}")
+            bar.set_postfix_str(f"{stage.name}, {describe(row)}")
             if last or time.perf_counter() - self.saved_at > SAVE_RATIO * self.save_seconds:
                 self.save(number, epoch + 1, network, optimizer, best)
         return network, best
@@ -163,21 +174,20 @@ class Loop:
         network.train()
         train = Sums(self.device)
         for batch in batches.epoch(epoch):
-            loss, logits = self.step(network, batch)
+            step = self.step(network, batch)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            step.loss.backward()
             optimizer.step()
-            train.add(loss, logits, batch.labels_n)
-        train_loss, train_accuracy = train.means()
+            train.add(step, batch.labels_n)
+        means = train.means("train")
         middle = time.perf_counter()
         network.eval()
         valid = Sums(self.device)
         with torch.no_grad():
             for batch in batches.validation():
-                loss, logits = self.method.loss(network, batch)
-                valid.add(loss, logits, batch.labels_n)
-        valid_loss, valid_accuracy = valid.means()
-        if not (math.isfinite(train_loss) and math.isfinite(valid_loss)):
+                valid.add(self.method.loss(network, batch), batch.labels_n)
+        means |= valid.means("valid")
+        if not (math.isfinite(means["train_loss"]) and math.isfinite(means["valid_loss"])):
             raise RunError(
                 f"{self.experiment.name}: the loss is not finite in {stage.name}, epoch {epoch + 1}; a lower lr (now {lr:g}) may help"
             )
@@ -186,16 +196,13 @@ class Loop:
         return {
             "stage": stage.name,
             "epoch": epoch + 1,
-            "train_loss": train_loss,
-            "train_accuracy": train_accuracy,
-            "valid_loss": valid_loss,
-            "valid_accuracy": valid_accuracy,
+            **means,
             "lr": lr,
             "images_per_second": train.rows / (middle - start),
             "seconds": self.seconds,
         }
 
-    def step(self, network: nn.Module, batch: Batch) -> Any:
+    def step(self, network: nn.Module, batch: Batch) -> Step:
         """The loss of a training batch, under autocast where the experiment's precision is bfloat16."""
         if self.experiment.precision == "float32":
             return self.method.loss(network, batch)

@@ -2,9 +2,9 @@
 
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,20 @@ from data.datasets import DataSet
 from errors import InputError
 from models.networks import Network, build_network, count_parameters
 from train.checkpoint import load_weights, read_facts
-from train.experiment import Experiment, Trained
+from train.entry import Experiment, Trained
 
 
 class Step(NamedTuple):
-    """What a method makes of a batch: the loss to go down, the mean cross-entropy in it, and the logits (N, classes)."""
+    """What a method makes of a batch: the loss to go down, and what is counted.
+
+    `correct_n` (rows,) bool where it is not the labels that the logits (rows, classes) are compared with; neither for a part that
+    classifies nothing. `rows` where fewer go through the network than the batch has.
+    """
 
     loss: Tensor
-    logits_nk: Tensor
+    logits_nk: Tensor | None = None
+    correct_n: Tensor | None = None
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,20 @@ class System(nn.Module):
 
     trained_parameters: int
     total_parameters: int
+    # Names what `restore` does: of systems with the same name it is done once for all.
+    restoration: Hashable = None
+
+    def restore(self, images_nchw: Tensor, composition: Sequence[str]) -> Tensor:
+        """The images (N, 3, H, W) as `classify` takes them: in image space, so that several classifiers may share them."""
+        return images_nchw
+
+    def classify(self, restored_nchw: Tensor, composition: Sequence[str]) -> Tensor:
+        """Logits (N, classes) of what `restore` made of images that carry this composition."""
+        raise TypeError(f"{type(self).__name__} is a part, not a system")
 
     def forward(self, images_nchw: Tensor, composition: Sequence[str]) -> Tensor:
         """Logits (N, classes) of network inputs (N, 3, H, W) that carry this composition."""
-        raise TypeError(f"{type(self).__name__} is a part, not a system")
+        return self.classify(self.restore(images_nchw, composition), composition)
 
 
 class Method:
@@ -55,8 +71,8 @@ class Method:
         self.classes: int = experiment.choice("dataset").classes
 
     def stages(self) -> list[Stage]:
-        """The trainings of this method, in order; the last one's best weights are the run's."""
-        return [Stage("train", self.experiment.epochs)]
+        """The trainings of this method, in order; the last one's best weights are the run's. A system has none."""
+        return [Stage("train", self.experiment.epochs)] if isinstance(self.experiment, Trained) else []
 
     def batches(self) -> Batches:
         """The batches of every stage."""
@@ -103,12 +119,20 @@ class PlainSystem(System):
         self.network = network
         self.trained_parameters = self.total_parameters = count_parameters(network)
 
-    def forward(self, images_nchw: Tensor, composition: Sequence[str]) -> Tensor:
-        return self.network(images_nchw)
+    def classify(self, restored_nchw: Tensor, composition: Sequence[str]) -> Tensor:
+        return self.network(restored_nchw)
+
+
+Part = TypeVar("Part", bound=nn.Module)
+
+
+def load_part(part: Part, experiment: Experiment, device: torch.device) -> Part:
+    """A freshly built network with the weights of a finished run, frozen, in eval mode on the device."""
+    load_weights(part, experiment)
+    return part.to(device).eval().requires_grad_(False)
 
 
 def load_network(experiment: Experiment, device: torch.device) -> Network:
-    """The trained network of a finished run, frozen, in eval mode on the device."""
-    network = build_network(experiment.model, experiment.choice("dataset").classes, read_facts(experiment).get("width", 1.0))
-    load_weights(network, experiment)
-    return network.to(device).eval().requires_grad_(False)
+    """The trained classifier of a finished run, frozen, in eval mode on the device."""
+    width = read_facts(experiment).get("width", 1.0)
+    return load_part(build_network(experiment.model, experiment.choice("dataset").classes, width), experiment, device)

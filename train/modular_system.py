@@ -1,59 +1,49 @@
-"""ModularSystem: a backbone with one module per corruption; told the names (and order) of the corruptions in an image.
+"""ModularSystem: a backbone with one module per corruption, applied where its routing says so.
 
-Before block j all modules of level j whose corruption is in the composition are applied. Those of one level follow the order in
-which the corruptions were applied (published), the reverse, or an order drawn once for each composition.
+Before block j all modules of level j whose corruption is to be undone are applied, those of one level in the routing's order.
 """
 
-import random
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from data.noise import derive
-from models.networks import build_module, count_parameters
-from train.checkpoint import load_weights, read_facts
-from train.method import Method, Stage, System, load_network
+from models.networks import count_parameters
+from train.checkpoint import read_facts
+from train.method import Method, System, load_network, load_part
+from train.module import fresh_module
+from train.routing import Routing
 
 
 class ModularNetwork(System):
     """Backbone and modules. `levels` maps a corruption to the level of its module."""
 
-    def __init__(self, backbone: nn.Module, modules: dict[str, nn.Module], levels: dict[str, int], order: str, seed: int):
+    def __init__(self, backbone: nn.Module, modules: dict[str, nn.Module], levels: dict[str, int], routing: Routing):
         super().__init__()
         self.backbone, self.modules_of, self.levels = backbone, nn.ModuleDict(modules), levels
-        self.order, self.seed = order, seed
-        self.trained_parameters = self.total_parameters = count_parameters(backbone) + sum(map(count_parameters, modules.values()))
+        self.routing, self.router = routing, routing.router
+        self.trained_parameters = self.total_parameters = count_parameters(self)
 
-    def route(self, composition: Sequence[str]) -> list[tuple[int, str]]:
-        """The (level, corruption) of the modules to apply, in order; a corruption that has no module is passed by."""
-        names = [name for name in composition if name in self.levels]
-        if self.order == "reverse":
-            names.reverse()
-        elif self.order == "random":
-            random.Random(derive("module order", self.seed, list(composition))).shuffle(names)
+    def steps(self, names: Sequence[str]) -> list[tuple[int, str]]:
+        """The (level, corruption) of the modules that undo these corruptions, in the order in which they are applied."""
         return sorted(((self.levels[name], name) for name in names), key=lambda step: step[0])
 
-    def forward(self, images_nchw: Tensor, composition: Sequence[str]) -> Tensor:
+    def classify(self, restored_nchw: Tensor, composition: Sequence[str]) -> Tensor:
+        return self.routing.follow(self.repair, restored_nchw, composition)
+
+    def repair(self, images_nchw: Tensor, names: Sequence[str]) -> Tensor:
+        """Logits of the backbone with the modules for these corruptions in place."""
         features, at = images_nchw, 0
-        for level, name in self.route(composition):
+        for level, name in self.steps(names):
             features = self.modules_of[name](self.backbone(features, at, level))
             at = level
         return self.backbone(features, at)
 
 
 class ModularSystem(Method):
-    def stages(self) -> list[Stage]:
-        return []
-
     @classmethod
     def system(cls, experiment: Any, device: torch.device) -> System:
-        modules, levels = {}, {}
-        for part in experiment.modules():
-            levels[part.corruption] = read_facts(part)["level"]
-            module = build_module(part.model, levels[part.corruption])
-            load_weights(module, part)
-            modules[part.corruption] = module.eval().requires_grad_(False)
-        backbone = load_network(experiment.backbone, device)
-        return ModularNetwork(backbone, modules, levels, experiment.order, experiment.seed).to(device).eval()
+        levels = {part.corruption: read_facts(part)["level"] for part in experiment.modules()}
+        modules = {part.corruption: load_part(fresh_module(part, levels[part.corruption]), part, device) for part in experiment.modules()}
+        return ModularNetwork(load_network(experiment.backbone, device), modules, levels, Routing.of(experiment, device)).eval()

@@ -17,6 +17,11 @@ from models.networks import build_module
 from train.method import Method, Stage, Step, load_network
 
 
+def fresh_module(experiment: Any, level: int) -> nn.Module:
+    """A fresh module for a level of an experiment's network."""
+    return build_module(experiment.model, level, kernels=experiment.kernels, size=experiment.choice("dataset").shape[-1])
+
+
 class Module(Method):
     def __init__(self, experiment: Any, dataset: DataSet, device: torch.device):
         super().__init__(experiment, dataset, device)
@@ -26,18 +31,18 @@ class Module(Method):
 
     def stages(self) -> list[Stage]:
         e = self.experiment
-        if e.level != "auto":
+        if e.own_level != "auto":
             return [Stage("train", e.epochs)]
         search = [Stage(f"search-level{level}", min(e.search_epochs, e.epochs)) for level in range(len(self.backbone.blocks))]
         return [*search, Stage("train", e.epochs)]
 
     def build(self, stage: Stage, results: dict[str, dict[str, float]]) -> nn.Module:
         self.level = int(stage.name.removeprefix("search-level")) if stage.name != "train" else self.facts(results)["level"]
-        return build_module(self.experiment.model, self.level)
+        return fresh_module(self.experiment, self.level)
 
     def facts(self, results: dict[str, dict[str, float]]) -> dict[str, Any]:
-        if self.experiment.level != "auto":
-            return {"level": self.experiment.level}
+        if self.experiment.own_level != "auto":
+            return {"level": self.experiment.own_level}
         accuracies = {name.removeprefix("search-level"): r["valid_accuracy"] for name, r in results.items() if name != "train"}
         return {"level": int(max(accuracies, key=lambda level: (accuracies[level], -int(level)))), "search": accuracies}
 

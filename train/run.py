@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import InputError, RunError
-from train.experiment import ROOT, Experiment
+from train.entry import ROOT, Experiment
 from train.fields import MENUS, number_of
 from train.lock import Lock, describe, holder
 

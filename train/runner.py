@@ -8,8 +8,8 @@ import torch
 from data import datasets
 from data.compositions import n_corruptions
 from errors import InputError, RunError
+from train.entry import Experiment
 from train.evaluation import evaluate_part, merge
-from train.experiment import Experiment
 from train.loop import Loop, choose_device
 from train.method import method_class
 from train.run import Run, evaluated, finished, open_run, read_jsonl, state

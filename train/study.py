@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from data import datasets
 from errors import InputError, RunError
+from train.entry import Experiment
 from train.evaluate import evaluate_systems
-from train.experiment import Experiment
 from train.lists import Entry, label
 from train.pool import Job, Outcome, run_jobs
 from train.run import state

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from train.experiment import Experiment
+from train.entry import Experiment
 from train.run import read_jsonl, resolved
 
 PROJECT = "palimpsest"
@@ -74,7 +74,8 @@ class Tracker:
 
     def epoch(self, row: Mapping[str, Any], step: int) -> None:
         """Logs a row of metrics.jsonl: training curves, or those of a level of the search."""
-        curves = {key.replace("_", "/", 1): row[key] for key in ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")}
+        keys = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
+        curves = {key.replace("_", "/", 1): row[key] for key in keys if key in row}
         if row["stage"] != "train":
             curves = {f"search/{row['stage'].removeprefix('search-')}/{key}": value for key, value in curves.items()}
         self.log(curves | {"epoch": row["epoch"], "lr": row["lr"], "images_per_second": row["images_per_second"]}, step)

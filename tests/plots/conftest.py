@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 import train.evaluation
 from data import datasets
 from data.compositions import compositions
-from train.experiment import Experiment, build
+from train.entry import Experiment
+from train.experiment import build
 from train.run import open_run
 
 DATASET = "FashionMNIST-mini"

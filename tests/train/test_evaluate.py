@@ -16,13 +16,14 @@ from data.compositions import abbreviate, compositions
 from data.corruptions import corrupt
 from data.noise import evaluation_seed
 from models.networks import build_module, build_network
-from train import evaluation
-from train import experiment as experiments
+from train import entry, evaluation
 from train.evaluation import evaluate, load_systems, select_images
-from train.experiment import Evaluation, build
+from train.experiment import build
+from train.fields import Evaluation
 from train.lists import read
 from train.method import PlainSystem
 from train.modular_system import ModularNetwork
+from train.routing import Routing
 from train.run import state
 from train.runner import run_experiment
 
@@ -69,7 +70,7 @@ def systems(dataset):
         cross_entropy(network(inputs), labels).backward()
         optimizer.step()
     modules = {name: build_module("SmallNet", level) for name, level in LEVELS.items()}
-    return [PlainSystem(network).eval(), ModularNetwork(network, modules, LEVELS, "application", 0).eval()]
+    return [PlainSystem(network).eval(), ModularNetwork(network, modules, LEVELS, Routing()).eval()]
 
 
 def slowly(system, dataset, wanted, positions):
@@ -143,7 +144,7 @@ def read_file(experiment):
 
 def test_the_file_of_an_evaluation(dataset, monkeypatch):
     monkeypatch.setattr(evaluation, "PART", 30)
-    monkeypatch.setattr(experiments, "PART", 30)
+    monkeypatch.setattr(entry, "PART", 30)
     experiment = build(COMMON | {"method": "CrossEntropy", "evaluation": {"images": 110}})
     run_experiment(experiment)
     assert [path.name for path in (experiment.directory / "evaluation").iterdir()] == ["test-167-110.h5"]

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import info_dicts
-from train.experiment import FieldError, build
+from train.experiment import build
+from train.fields import FieldError
 
 IDENTITY = {"dataset": 0, "method": "Identity", "lr": 0.1}
 MODULE = {"dataset": 0, "method": "Module", "corruption": "Swirl", "level": "auto", "lr": 0.01, "weight": 1, "backbone": {"lr": 0.1}}
@@ -132,7 +133,7 @@ def test_canonical_json_builds_the_same_experiment(changes):
         (IDENTITY | {"evaluation": {"compositions": ["CO-GB-CO"]}}, r"evaluation\.compositions: .*Contrast"),
         (IDENTITY | {"evaluation": {"image": 10}}, r"evaluation\.image: unknown key for Evaluation; did you mean 'images'\?"),
         (MODULE | {"corruption": "Identity"}, r"corruption: Identity has no module"),
-        (MODULE | {"level": 5}, r"level: must be 'auto' or a whole number from 0 to 4, got 5"),
+        (MODULE | {"level": 5}, r"level: must be 'auto', a whole number from 0 to 4, or one for each corruption, got 5"),
         (MODULE | {"level": 1, "search_epochs": 2}, r"search_epochs: goes with 'level: auto' only"),
         (MODULE | {"backbone": 3}, r"backbone: "),
         (MODULE | {"backbone": {"lr": 0.1, "method": 1}}, r"backbone\.method: must be Identity"),

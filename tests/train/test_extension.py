@@ -15,7 +15,8 @@ import pytest
 
 from data.compositions import sample_167
 from tests.train.test_experiment import GOLDEN
-from train.experiment import ROOT, build
+from train.entry import ROOT
+from train.experiment import build
 
 CORRUPTION = '''
 

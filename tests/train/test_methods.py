@@ -22,10 +22,12 @@ from models.networks import build_module, build_network, count_parameters
 from train import method as methods
 from train.checkpoint import read_facts, save_weights
 from train.cross_entropy import matched_width
-from train.experiment import FieldError, build
+from train.experiment import build
+from train.fields import FieldError
 from train.loop import Loop
 from train.method import Stage, method_class
 from train.modular_system import ModularNetwork
+from train.routing import Routing
 from train.run import open_run
 from train.runner import run_experiment
 
@@ -246,7 +248,12 @@ LONG = ("Swirl", "Rotate90", "Contrast", "Invert", "ImpulseNoise", "GaussianBlur
 def modular(order, seed=0):
     torch.manual_seed(0)
     modules = {name: build_module("SmallNet", level) for name, level in LEVELS.items()}
-    return ModularNetwork(build_network("SmallNet", 10), modules, LEVELS, order, seed).eval()
+    return ModularNetwork(build_network("SmallNet", 10), modules, LEVELS, Routing(order=order, seed=seed)).eval()
+
+
+def route(network, composition):
+    """The (level, corruption) of the modules that a composition passes through."""
+    return network.steps(network.routing.believed(composition))
 
 
 @pytest.mark.parametrize(
@@ -263,17 +270,17 @@ def modular(order, seed=0):
     ],
 )  # fmt: skip
 def test_modules_go_by_level_and_inside_a_level_by_the_order(order, composition, expected):
-    assert modular(order).route(composition) == [(LEVELS[name], name) for name in expected]
+    assert route(modular(order), composition) == [(LEVELS[name], name) for name in expected]
 
 
 def test_a_random_order_is_drawn_once_for_each_composition_and_seed():
     network = modular("random")
-    assert network.route(LONG) == network.route(LONG) == modular("random").route(LONG)
-    assert sorted(network.route(LONG)) == sorted((level, name) for name, level in LEVELS.items())
-    assert [level for level, _ in network.route(LONG)] == [0, 1, 1, 1, 2, 4]
-    of_seeds = {tuple(name for _, name in modular("random", seed).route(LONG)[1:4]) for seed in range(40)}
+    assert route(network, LONG) == route(network, LONG) == route(modular("random"), LONG)
+    assert sorted(route(network, LONG)) == sorted((level, name) for name, level in LEVELS.items())
+    assert [level for level, _ in route(network, LONG)] == [0, 1, 1, 1, 2, 4]
+    of_seeds = {tuple(name for _, name in route(modular("random", seed), LONG)[1:4]) for seed in range(40)}
     assert of_seeds == set(itertools.permutations(["Contrast", "GaussianBlur", "Swirl"]))
-    of_compositions = {tuple(name for level, name in network.route(names) if level == 1) for names in itertools.permutations(LONG[:4])}
+    of_compositions = {tuple(name for level, name in route(network, names) if level == 1) for names in itertools.permutations(LONG[:4])}
     assert len(of_compositions) > 1
 
 
@@ -282,10 +289,10 @@ def test_a_random_order_is_drawn_once_for_each_composition_and_seed():
 def test_a_modular_system_is_its_blocks_with_modules_before_them(order, composition):
     network = modular(order)
     images = random_batch(1, 4).images_nchw
-    route = network.route(composition)
+    steps = route(network, composition)
     features = images
     for number, block in enumerate(network.backbone.blocks):
-        for level, name in route:
+        for level, name in steps:
             if level == number:
                 features = network.modules_of[name](features)
         features = block(features)
@@ -295,10 +302,10 @@ def test_a_modular_system_is_its_blocks_with_modules_before_them(order, composit
 
 
 def test_a_corruption_that_has_no_module_is_passed_by():
-    levels = {"Invert": 2}
-    network = ModularNetwork(build_network("SmallNet", 10), {"Invert": build_module("SmallNet", 2)}, levels, "application", 0).eval()
+    modules = {"Invert": build_module("SmallNet", 2)}
+    network = ModularNetwork(build_network("SmallNet", 10), modules, {"Invert": 2}, Routing(("Invert",))).eval()
     images = random_batch(1, 4).images_nchw
-    assert network.route(("Swirl", "Invert")) == [(2, "Invert")]
+    assert route(network, ("Swirl", "Invert")) == [(2, "Invert")]
     assert torch.equal(network(images, ("Swirl",)), network.backbone(images))
 
 

@@ -13,7 +13,7 @@ import sys
 import torch
 
 from data import datasets
-from train import evaluation, experiment
+from train import entry, evaluation
 from train.__main__ import main
 
 full_load = datasets.load
@@ -32,7 +32,7 @@ def load(name, root=None):
 
 # At import, so that the pool's processes, which import the main module again, are as small.
 datasets.load = load
-experiment.PART = evaluation.PART = 20
+entry.PART = evaluation.PART = 20
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -1,0 +1,205 @@
+"""What every experiment has: its common fields, its identity (canonical form, hash, name, directory) and what it rests on. Loads without torch.
+
+An experiment is named by its contents: `Experiment.hash` is the SHA-256 of the canonical JSON of the fields that differ
+from their defaults, nested prerequisites included. So defaults are append-only, like menu numbers: a new field with a
+default orphans no finished run.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+import info_dicts
+from errors import InputError
+from train.fields import MENUS, PART, Evaluation, Number, Whole, choose, from_menu, number_of, unpublished
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Fields that change nothing of what is computed, so they are not in the hash.
+UNHASHED = ("study", "tags", "evaluation", "device", "threads")
+# What a nested prerequisite takes from the entry around it where it says nothing itself; never lr or weight.
+INHERITED = ("dataset", "model", "seed", "epochs", "batch_size", "precision", "severities", "augmentation", *UNHASHED)
+
+
+def runs_root() -> Path:
+    """Where run directories live: the environment's PALIMPSEST_RUNS, or `runs/` in the project."""
+    return Path(os.environ.get("PALIMPSEST_RUNS") or ROOT / "runs")
+
+
+class Experiment(BaseModel):
+    """The fields that every method has; a subclass has its method's name and adds that method's own fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Raised when a fix changes this method's results: runs with an older number are listed as stale.
+    recipe: ClassVar[int] = 1
+    # Prerequisites that an entry describes in a nested dict: key -> method.
+    nested: ClassVar[dict[str, str]] = {}
+
+    dataset: Annotated[str, from_menu("dataset")]
+    method: Annotated[str, from_menu("method")]
+    model: Annotated[str, from_menu("model")]
+    seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 0
+
+    study: Annotated[str, Field(pattern=r"^[\w. -]*$")] = ""
+    tags: tuple[str, ...] = ()
+    evaluation: Evaluation = Evaluation()
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    threads: Annotated[Whole, Field(ge=1, le=1024)] | None = None
+
+    @classmethod
+    def part(cls, key: str, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """What this method gives to the nested prerequisite `key` beyond the inherited fields."""
+        return {}
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Experiment":
+        dataset, model = self.choice("dataset"), self.choice("model")
+        if dataset.shape[-1] not in model.sizes:
+            fitting = ", ".join(m for m in info_dicts.MODELS.values() if dataset.shape[-1] in m.sizes)
+            raise ValueError(f"model: {model} takes no images of {dataset.shape[-1]} px ({dataset}); allowed: {fitting}")
+        images = self.evaluation.images
+        if images and (images % dataset.classes or images > (self.split_size or images)):
+            most = f", at most {self.split_size}" if self.split_size else ""
+            raise ValueError(f"evaluation.images: must be a multiple of the {dataset.classes} classes{most}, got {images}")
+        return self
+
+    def choice(self, key: str) -> Any:
+        """The menu's choice behind one of this experiment's names, with its facts as attributes."""
+        return choose(key, getattr(self, key))
+
+    def requires(self) -> "list[Experiment]":
+        """The experiments that must be finished before this one starts, in order."""
+        return []
+
+    @property
+    def is_system(self) -> bool:
+        """Whether this experiment's run classifies images, so that it is evaluated on compositions."""
+        return "oracle" in self.choice("method").facts
+
+    @property
+    def oracle(self) -> str:
+        """What this system is told at test time about the corruptions of an image."""
+        return str(self.choice("method").oracle)
+
+    @property
+    def trained_severities(self) -> dict[str, int]:
+        """The unpublished severities that this experiment or its modules are trained at."""
+        return getattr(self, "severities", {})
+
+    @property
+    def testing(self) -> Evaluation:
+        """The evaluation with the severities that it really uses."""
+        severities = unpublished(self.trained_severities | self.evaluation.severities)
+        return self.evaluation.model_copy(update={"severities": severities})
+
+    @property
+    def split_size(self) -> int | None:
+        """How many images the split has that systems are evaluated on; None where that depends on a copy that is not prepared."""
+        counts = self.choice("dataset").counts
+        if counts:
+            return counts[{"valid": 1, "test": 2}[self.evaluation.split]]
+        # Only here, since reading a list shall not load h5py.
+        from data.datasets import split_count
+
+        return split_count(self.dataset, self.evaluation.split)
+
+    @property
+    def test_images(self) -> int:
+        """How many images the evaluation uses; InputError where that depends on a copy that is not prepared."""
+        images = self.evaluation.images or self.split_size
+        if images is None:
+            from data.datasets import require
+
+            require(self.dataset)
+            raise InputError(
+                f"{self.dataset}: the number of {self.evaluation.split} images cannot be read; run: python -m data check {self.dataset}"
+            )
+        return images
+
+    @property
+    def evaluation_parts(self) -> int:
+        """How many parts of PART images the evaluation has: the unit of work, and what is lost by a kill."""
+        return -(-self.test_images // PART)
+
+    @property
+    def condition(self) -> str:
+        """What tells this variant of its method from the plain form, in tables and figures; empty for the plain form."""
+        return ""
+
+    def default_of(self, name: str) -> Any:
+        """The value of a field of which a list says nothing."""
+        if name in ("model", "augmentation"):
+            return getattr(self.choice("dataset"), name)
+        return type(self).model_fields[name].default
+
+    def canonical(self) -> dict[str, Any]:
+        """The fields that differ from their defaults, as menu numbers and plain values, nested prerequisites included."""
+        names = [name for name in type(self).model_fields if name not in UNHASHED]
+        values = {name: getattr(self, name) for name in names}
+        return {
+            name: canonical_value(name, value)
+            for name, value in values.items()
+            if name in ("dataset", "method") or value != self.default_of(name)
+        }
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 (hex) of the canonical JSON of this experiment."""
+        return hashlib.sha256(json.dumps(self.canonical(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def bits(self) -> list[str]:
+        """What a reader wants to see in the run's name, between the method and the seed."""
+        return [] if self.model == self.default_of("model") else [self.model]
+
+    @cached_property
+    def name(self) -> str:
+        """Readable, with a short hash: `<method>-<bits>-s<seed>-<12 hex>`."""
+        words = [re.sub(r"[^A-Za-z0-9.+_]+", "", word) for word in (self.method, *self.bits(), f"s{self.seed}")]
+        return "-".join([*words, self.hash[:12]])
+
+    @property
+    def directory(self) -> Path:
+        """The run directory."""
+        return runs_root() / self.dataset / self.name
+
+    def recipes(self) -> dict[str, int]:
+        """The recipe numbers on which this experiment's results rest: its own and its prerequisites'."""
+        recipes = {self.method: self.recipe}
+        for part in self.requires():
+            recipes |= part.recipes()
+        return dict(sorted(recipes.items()))
+
+
+def canonical_value(name: str, value: Any) -> Any:
+    """A field's value as canonical JSON has it: menu names as numbers, nested experiments in their canonical form."""
+    if isinstance(value, Experiment):
+        return value.canonical()
+    if name == "corruptions":
+        return [number_of(name, item) for item in value]
+    if isinstance(value, dict):  # severities and levels are by corruption
+        return {str(number_of("corruption", key)): own for key, own in value.items()}
+    if name in MENUS:
+        return number_of(name, value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+class Trained(Experiment):
+    """A network trained by SGD with momentum, cosine annealing stepped once per epoch, best weights by validation loss."""
+
+    augmentation: Annotated[str, from_menu("augmentation")]
+    epochs: Annotated[Whole, Field(ge=1)] = 200
+    batch_size: Annotated[Whole, Field(ge=1)] = 256
+    precision: Literal["float32", "bfloat16"] = "float32"
+    lr: Annotated[Number, Field(gt=0)]
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[Number, Field(ge=0)] = 5e-4
+
+    def bits(self) -> list[str]:
+        return [*super().bits(), f"lr{self.lr:g}"]
