@@ -1,7 +1,8 @@
-"""Networks as lists of blocks, the registry of architectures, and modules for their levels."""
+"""Networks as lists of blocks, the registry of architectures, modules for their levels, and autoencoders for their images."""
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -15,25 +16,33 @@ WIDTH_STEPS = 64
 
 
 class Network(nn.Module):
-    """A chain of blocks; the last one is the linear classifier. Level i is the tensor that enters block i; level 0 is the image."""
+    """A chain of blocks. Level i is the tensor that enters block i; level 0 is the image.
+
+    The last block of an architecture is the linear classifier; an autoencoder's two blocks are encoder and decoder.
+    """
 
     def __init__(self, blocks: Iterable[nn.Module]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x_nchw: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
-        """Run `blocks[start:stop]`: from level `start` to level `stop`, by default from the images (N, 3, H, W) to the logits (N, classes)."""
+        """Run `blocks[start:stop]`: from level `start` to level `stop`, by default from the images (N, 3, H, W) to the output.
+
+        That is (N, classes) logits, or an autoencoder's images.
+        """
         for block in self.blocks[start:stop]:
             x_nchw = block(x_nchw)
         return x_nchw
 
 
 NetworkBuilder = Callable[[int, float], Network]
-ModuleBuilder = Callable[[int, float], nn.Module]
+ModuleBuilder = Callable[[int, float, int], nn.Module]
+AutoencoderBuilder = Callable[[int, float], Network]
 Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
 
 _network_builders: dict[str, NetworkBuilder] = {}
 _module_builders: dict[str, ModuleBuilder] = {}
+_autoencoder_builders: dict[str, AutoencoderBuilder] = {}
 
 
 def network(model: str) -> Callable[[NetworkBuilder], NetworkBuilder]:
@@ -42,8 +51,16 @@ def network(model: str) -> Callable[[NetworkBuilder], NetworkBuilder]:
 
 
 def module(model: str) -> Callable[[ModuleBuilder], ModuleBuilder]:
-    """Decorator: registers `build(level, width) -> nn.Module`, the module for a level of that architecture."""
+    """Decorator: registers `build(level, width, max_kernel) -> nn.Module`, the module for a level of that architecture.
+
+    The square stride-1 kernels of its plain convolutions are `min(published side, max_kernel)`; see `build_module`.
+    """
     return lambda build: _register(_module_builders, model, build)
+
+
+def autoencoder(model: str) -> Callable[[AutoencoderBuilder], AutoencoderBuilder]:
+    """Decorator: registers `build(size, width) -> Network` of two blocks, encoder and decoder, for the images of that architecture."""
+    return lambda build: _register(_autoencoder_builders, model, build)
 
 
 def build_network(model: str, classes: int, width: float = 1.0) -> Network:
@@ -52,19 +69,35 @@ def build_network(model: str, classes: int, width: float = 1.0) -> Network:
     `width` multiplies every hidden number of channels and units (see `scaled`); 1 gives the published network.
     Raises ValueError for an architecture that is not on the menu or has no builder.
     """
-    _blocks(model)
+    _choice(model)
     return _find(_network_builders, model)(classes, width)
 
 
-def build_module(model: str, level: int, width: float = 1.0) -> nn.Module:
+def build_module(model: str, level: int, width: float = 1.0, kernels: str = "published", size: int | None = None) -> nn.Module:
     """Return a freshly initialised module for a level of an architecture: its output has the shape of its input, the tensor of that level.
 
-    `width` is that of the network it belongs to. Raises ValueError unless level is in 0..blocks-1.
+    `width` is that of the network it belongs to. `kernels` is "published", or "fitted" to images of `size` pixels (the menu's first size by default):
+    square stride-1 kernels are then at most 2 * side - 1 for the level's map of that side, so that no weight only ever meets padding.
+    torchvision's own blocks stay as they are. Raises ValueError unless level is in 0..blocks-1, for other words and for sizes off the menu.
     """
-    blocks = _blocks(model)
-    if not 0 <= level < blocks:
-        raise ValueError(f"{model} has levels 0..{blocks - 1}, not {level}")
-    return _find(_module_builders, model)(level, width)
+    choice = _choice(model)
+    if not 0 <= level < choice.blocks:
+        raise ValueError(f"{model} has levels 0..{choice.blocks - 1}, not {level}")
+    if kernels not in ("published", "fitted"):
+        raise ValueError(f"kernels are published or fitted, not {kernels!r}")
+    size = _check_size(choice, choice.sizes[0] if size is None else size)
+    max_kernel = sys.maxsize if kernels == "published" else 2 * _map_side(model, level, size) - 1
+    return _find(_module_builders, model)(level, width, max_kernel)
+
+
+def build_autoencoder(model: str, size: int, width: float = 1.0) -> Network:
+    """Return a freshly initialised autoencoder for the images of an architecture: (N, 3, size, size) to the same, both as networks see them.
+
+    Its two blocks are the encoder and the decoder. `width` multiplies every hidden number of channels and units.
+    Raises ValueError for an architecture or a size that is not on the menu, or without a builder.
+    """
+    _check_size(_choice(model), size)
+    return _find(_autoencoder_builders, model)(size, width)
 
 
 def scaled(channels: int, width: float) -> int:
@@ -112,8 +145,20 @@ def _find(builders: dict[str, Builder], model: str) -> Builder:
     return builders[model]
 
 
-def _blocks(model: str) -> int:
+def _choice(model: str) -> info_dicts.Choice:
     for choice in info_dicts.MODELS.values():
         if choice == model:
-            return choice.blocks
+            return choice
     raise ValueError(f"no model {model!r} on the menu: {', '.join(info_dicts.MODELS.values())}")
+
+
+def _check_size(choice: info_dicts.Choice, size: int) -> int:
+    if size not in choice.sizes:
+        raise ValueError(f"{choice} takes images of {' or '.join(map(str, choice.sizes))} pixels, not {size}")
+    return size
+
+
+def _map_side(model: str, level: int, size: int) -> int:
+    """The side of a level's map, counted on the meta device; for a level of vectors, which no kernel sees, their length."""
+    with torch.device("meta"):
+        return build_network(model, 1).eval()(torch.empty(1, 3, size, size), stop=level).shape[-1]

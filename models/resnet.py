@@ -3,7 +3,7 @@
 from torch import nn
 
 from data.torchvision_import import import_torchvision
-from models.networks import Network, module, network, scaled
+from models.networks import Network, autoencoder, module, network, scaled
 
 # Channels of levels 1..8, the input maps of blocks 1..8, and of the map that is pooled.
 _CHANNELS = (64, 64, 64, 128, 128, 256, 256, 512, 512)
@@ -27,7 +27,7 @@ def resnet18(classes: int, width: float) -> Network:
 
 
 @module("ResNet18-stem7-w64")
-def resnet18_module(level: int, width: float) -> nn.Module:
+def resnet18_module(level: int, width: float, max_kernel: int) -> nn.Module:
     """The study's modules (arXiv 2306.09005): an image autoencoder at level 0, a residual basic block at 1..8, two linear layers at 9.
 
     Parameters: 113,091 at level 0; 73,984 at 1..3; 295,424 at 4, 5; 1,180,672 at 6, 7; 4,720,640 at 8; 527,360 at 9.
@@ -43,6 +43,29 @@ def resnet18_module(level: int, width: float) -> nn.Module:
     return nn.Sequential(*(layer for _ in range(2) for layer in (nn.Linear(channels, channels), nn.BatchNorm1d(channels), nn.ReLU())))
 
 
+@autoencoder("ResNet18-stem7-w64")
+def resnet18_autoencoder(size: int, width: float) -> Network:
+    """The study's autoencoder (arXiv 2306.09005): sides 34, 18, 20, 22, 24 and back to 32, linear output; 261,315 parameters.
+
+    All kernels are 3x3, padded by 2. Torch's default initialisation.
+    """
+    narrow, wide = scaled(32, width), scaled(64, width)
+    return Network(
+        [
+            nn.Sequential(
+                _activated(nn.Conv2d(3, narrow, 3, padding=2)),
+                _activated(nn.Conv2d(narrow, wide, 3, stride=2, padding=2)),
+                *(_activated(nn.Conv2d(wide, wide, 3, padding=2)) for _ in range(3)),
+            ),
+            nn.Sequential(
+                *(_activated(nn.ConvTranspose2d(wide, wide, 3, padding=2)) for _ in range(3)),
+                _activated(nn.ConvTranspose2d(wide, narrow, 3, stride=2, padding=2, output_padding=1)),
+                nn.ConvTranspose2d(narrow, 3, 3, padding=2),
+            ),
+        ]
+    )
+
+
 def _basic_block(inputs: int, outputs: int, stride: int) -> nn.Module:
     import_torchvision()
     from torchvision.models.resnet import BasicBlock
@@ -55,18 +78,19 @@ def _basic_block(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 def _image_autoencoder(narrow: int, wide: int) -> nn.Sequential:
-    def activated(convolution: nn.Conv2d | nn.ConvTranspose2d) -> nn.Sequential:
-        return nn.Sequential(convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU())
-
     # 3x3 kernels padded by 2: for 32x32 images the sides are 34, 18, 20, 18, 34, 32.
     return nn.Sequential(
-        activated(nn.Conv2d(3, narrow, 3, padding=2)),
-        activated(nn.Conv2d(narrow, wide, 3, stride=2, padding=2)),
-        activated(nn.Conv2d(wide, wide, 3, padding=2)),
-        activated(nn.ConvTranspose2d(wide, wide, 3, padding=2)),
-        activated(nn.ConvTranspose2d(wide, narrow, 3, stride=2, padding=2, output_padding=1)),
+        _activated(nn.Conv2d(3, narrow, 3, padding=2)),
+        _activated(nn.Conv2d(narrow, wide, 3, stride=2, padding=2)),
+        _activated(nn.Conv2d(wide, wide, 3, padding=2)),
+        _activated(nn.ConvTranspose2d(wide, wide, 3, padding=2)),
+        _activated(nn.ConvTranspose2d(wide, narrow, 3, stride=2, padding=2, output_padding=1)),
         nn.ConvTranspose2d(narrow, 3, 3, padding=2),
     )
+
+
+def _activated(convolution: nn.Conv2d | nn.ConvTranspose2d) -> nn.Sequential:
+    return nn.Sequential(convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU())
 
 
 def _init_convolutions(part: nn.Module) -> None:

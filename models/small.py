@@ -32,7 +32,7 @@ def small_net(classes: int, width: float) -> Network:
 
 
 @module("SmallNet")
-def small_module(level: int, width: float) -> nn.Module:
+def small_module(level: int, width: float, max_kernel: int) -> nn.Module:
     """An image autoencoder that ends in tanh at level 0, two convolutions at 1 (3x3), 2 and 3 (5x5), two linear layers at 4.
 
     Parameters at levels 0..4: 11,251, 4,640, 25,648, 102,496, 33,024. Torch's default initialisation.
@@ -52,7 +52,8 @@ def small_module(level: int, width: float) -> nn.Module:
             nn.Tanh(),
         )
     if level <= len(_CHANNELS):
-        channels, hidden, side = scaled(_CHANNELS[level - 1], width), scaled(_HIDDEN[level - 1], width), _KERNELS[level - 1]
+        channels, hidden = scaled(_CHANNELS[level - 1], width), scaled(_HIDDEN[level - 1], width)
+        side = min(_KERNELS[level - 1], max_kernel)
         return nn.Sequential(
             nn.Conv2d(channels, hidden, side, padding="same"), nn.ReLU(), nn.Conv2d(hidden, channels, side, padding="same"), nn.ReLU()
         )

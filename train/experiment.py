@@ -339,8 +339,10 @@ class ModularSystem(RoutedSystem):
 
     @property
     def condition(self) -> str:
-        module = ["" if self.module.pass_through else "no pass-through", "" if self.module.kernels == "published" else "fitted kernels"]
-        return ", ".join(filter(None, [super().condition, *module]))
+        levels = self.levels().values()
+        fixed = "" if "auto" in levels else f"level {next(iter(levels))}" if len(set(levels)) == 1 else "fixed levels"
+        kernels = "" if self.module.kernels == "published" else "fitted kernels"
+        return ", ".join(filter(None, [super().condition, fixed, "" if self.module.pass_through else "no pass-through", kernels]))
 
 
 class ImgSpace(RoutedSystem):

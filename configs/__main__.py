@@ -1,0 +1,95 @@
+"""Writes lists of experiments from a grid of choices.
+
+python -m configs                                                all committed lists, as they are
+python -m configs modules --dataset=EMNIST,MNIST --seed=1,2 --out configs/mine.yaml
+python -m configs modules --module.lr=0.1,0.01 --epochs=20 --out configs/mine.yaml
+
+Several values, with commas between them, make a grid. `dataset` and `seed` take the place of the list's own, PART.KEY changes a
+hyperparameter of a part wherever it stands (parts: identity, crossentropy, contrastive, backbone, module, manual, autoencoder,
+classifier, router), any other key stands in every entry.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from configs.lists import LISTS
+from configs.recipes import RECIPES
+from configs.studies import write
+from errors import Arguments, InputError, report_errors
+from train.experiment import build
+from train.fields import FieldError, choose
+from train.lists import parse
+
+FOLDER = Path(__file__).resolve().parent
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = Arguments("python -m configs", description=__doc__)
+    arguments.add_argument("name", nargs="?", choices=LISTS, help="the list that is varied; without it all are written")
+    arguments.add_argument("--out", type=Path, metavar="FILE.yaml", help="where the varied list goes")
+    options, rest = arguments.parse_known_args(argv)
+    return report_errors(lambda: run(options.name, options.out, rest))
+
+
+def run(name: str | None, out: Path | None, rest: Sequence[str]) -> None:
+    """Writes the committed lists, or one that is varied, and prints the paths."""
+    if name is None:
+        if out or rest:
+            raise InputError(f"name the list to vary: python -m configs NAME {' '.join(rest)}; allowed: {', '.join(LISTS)}")
+        for own in LISTS:
+            save(FOLDER / f"{own}.yaml", committed(own))
+        return
+    if out is None:
+        raise InputError("--out FILE.yaml is missing: a varied list does not take the place of the committed one")
+    blocks = LISTS[name].entries(out.stem, read_choices(rest))
+    for entry in (entry for _, entries in blocks for entry in entries):
+        try:
+            build(entry)
+        except FieldError as error:
+            raise InputError(f"{name}: {error}") from None
+    origin = f"Written by: {' '.join(['python -m configs', name, *rest, '--out', str(out)])}"
+    save(out, write(str(out), origin, "Not run yet: nothing is known of its time and numbers.", blocks))
+
+
+def committed(name: str) -> str:
+    """The text of a committed list."""
+    study = LISTS[name]
+    return write(f"configs/{name}.yaml", study.time, study.expect, study.entries(name))
+
+
+def read_choices(arguments: Sequence[str]) -> dict[str, list[Any]]:
+    """`--seed=1,2 --module.lr=0.1` as values by key; InputError where an argument has another form or a data set has no recipe."""
+    choices: dict[str, list[Any]] = {}
+    for argument in arguments:
+        match = re.fullmatch(r"--([A-Za-z_][\w.]*)=(.+)", argument, re.DOTALL)
+        if not match:
+            raise InputError(f"unknown argument {argument!r}; choices have the form --key=value or --key=value,value (no space)")
+        try:
+            choices[match[1]] = parse(f"[{match[2]}]")
+        except (yaml.YAMLError, ValueError):
+            raise InputError(f"--{match[1]}: {match[2]!r} is no list of YAML values") from None
+    try:
+        names = [str(choose("dataset", value)) for value in choices.get("dataset", [])]
+    except ValueError as error:
+        raise InputError(f"--dataset: {error}") from None
+    for dataset in names:
+        if dataset not in RECIPES:
+            raise InputError(f"--dataset={dataset}: no hyperparameters in configs/recipes.py; there are some for {', '.join(RECIPES)}")
+    return choices | ({"dataset": names} if names else {})
+
+
+def save(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+    print(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
