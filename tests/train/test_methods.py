@@ -1,26 +1,24 @@
 """The methods: what each trains, on which batches, by which loss; each against a computation by hand."""
 
-import dataclasses
 import itertools
-import json
 import math
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 import info_dicts
 from data import datasets
-from data.batches import Batch, ToNetwork
+from data.batches import ToNetwork
 from data.corruptions import corrupt
 from data.noise import evaluation_seed
 from errors import InputError
 from models.networks import build_module, build_network, count_parameters
+from tests.train.runs import COMMON, CPU, equal, facts, make, metrics, pretend, random_batch, train, weights
 from train import method as methods
-from train.checkpoint import read_facts, save_weights
+from train.checkpoint import read_facts
 from train.cross_entropy import matched_width
 from train.experiment import build
 from train.fields import FieldError
@@ -29,75 +27,11 @@ from train.method import Stage, method_class
 from train.modular_system import ModularNetwork
 from train.routing import Routing
 from train.run import open_run
-from train.runner import run_experiment
 
-CPU = torch.device("cpu")
-COMMON = {"dataset": 0, "seed": 3, "epochs": 2, "batch_size": 64}
+pytestmark = pytest.mark.usefixtures("small_runs")
+
 MODULE = COMMON | {"method": "Module", "corruption": "Invert", "lr": 0.05, "weight": 0.5, "backbone": {"lr": 0.05}}
 SYSTEM = COMMON | {"method": "ModularSystem", "backbone": {"lr": 0.05}, "module": {"level": "auto", "lr": 0.05, "weight": 0.5}}
-
-
-def first_images(full, train, valid):
-    """A data set with the first images of every class alone."""
-
-    def first(split, each):
-        chosen = datasets.class_balanced(split, 10 * each)
-        return datasets.Split(split.images[chosen], split.labels[chosen], split.ids[chosen])
-
-    return dataclasses.replace(full, train=first(full.train, train), valid=first(full.valid, valid))
-
-
-@pytest.fixture(scope="module")
-def small():
-    return first_images(datasets.load("FashionMNIST-mini"), 20, 5)
-
-
-@pytest.fixture(autouse=True)
-def _runs(tmp_path, monkeypatch, small):
-    """Run directories in tmp_path, small data, no W&B, one thread."""
-    monkeypatch.setenv("PALIMPSEST_RUNS", str(tmp_path))
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    monkeypatch.setattr(datasets, "load", lambda name, root=None: small)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def train(entry):
-    """Trains an entry, without its evaluation; returns its experiment."""
-    experiment = build(entry)
-    run_experiment(experiment, evaluation=False)
-    return experiment
-
-
-def metrics(experiment):
-    rows = [json.loads(line) for line in (experiment.directory / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key not in ("seconds", "images_per_second")} for row in rows]
-
-
-def weights(experiment):
-    return load_file(experiment.directory / "weights.safetensors")
-
-
-def facts(experiment):
-    return json.loads((experiment.directory / "done.json").read_text())
-
-
-def equal(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-def make(experiment, dataset):
-    return method_class(experiment.method)(experiment, dataset, CPU)
-
-
-def pretend(experiment, network, known):
-    """A finished run with the weights of a network."""
-    with open_run(experiment) as run:
-        run.start("")
-        save_weights(run.directory, network, known)
-        run.finish({})
 
 
 def contrastive_by_loops(features_vbd, temperature):
@@ -115,12 +49,6 @@ def contrastive_by_loops(features_vbd, temperature):
                 positive = math.exp(float(rows[v, u] @ rows[w, u]) / temperature)
                 total -= math.log(positive / (positive + negatives))
     return total / (views * images)
-
-
-def random_batch(views, images, labels=None):
-    generator = torch.Generator().manual_seed(1)
-    labels = torch.randint(10, (images,), generator=generator) if labels is None else labels
-    return Batch(torch.rand(views * images, 3, 28, 28, generator=generator) * 2 - 1, labels.repeat(views), views)
 
 
 def test_contrastive_without_weight_is_cross_entropy_to_the_bit():
