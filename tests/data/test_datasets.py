@@ -276,8 +276,8 @@ def test_emnist_stands_upright(monkeypatch, tmp_path):
     arrays = shrink_emnist(monkeypatch)
     write_idx(tmp_path / "in" / "EMNIST" / "raw", arrays)
     prepare("EMNIST", str(tmp_path / "in"), tmp_path)
-    data = load("EMNIST")
-    train_images, train_labels, test_images, test_labels = arrays.values()
+    data = load("EMNIST", tmp_path)
+    _, train_labels, _, test_labels = arrays.values()
     for split, labels in ((data.train, train_labels), (data.valid, train_labels), (data.test, test_labels)):
         np.testing.assert_array_equal(split.images[:, 0], glyphs(len(labels))[split.ids])
         np.testing.assert_array_equal(split.labels, labels[split.ids])

@@ -212,13 +212,3 @@ def test_the_menu_has_the_mean_and_deviation_of_orl():
     pixels = prepared_orl().train.images / np.float64(255)
     assert FACTS["ORL"].mean == (round(pixels.mean(), 8),)
     assert FACTS["ORL"].std == (round(pixels.std(), 8),)
-
-
-def test_rows_of_orl_follow_one_another():
-    # A file whose line ends were converted has its rows shifted: what is left of an image then continues on its right, a row above.
-    for split in SPLITS:
-        rows = prepared_orl().split(split).images[:, 0, :, 10:102].astype(int)
-        inside = np.abs(np.diff(rows, axis=1)).mean(axis=(1, 2))
-        for shift in (-1, 1):
-            shifted = np.abs(np.roll(rows, shift, axis=2)[:, 1:] - rows[:, :-1]).mean(axis=(1, 2))
-            assert (shifted > inside).mean() > 0.99

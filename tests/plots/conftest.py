@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 import train.evaluation
 from data import datasets
 from data.compositions import compositions
-from train.entry import Experiment
+from train.entry import Experiment, Trained
 from train.experiment import build
+from plots.results import prerequisites
 from train.run import open_run
 
 DATASET = "FashionMNIST-mini"
@@ -25,17 +26,25 @@ COUNTS = np.array([0 if names == ("Identity",) else len(names) for names in NAME
 COMMON: dict[str, Any] = {"dataset": 0, "study": "small", "seed": 1, "epochs": 2, "evaluation": {"images": IMAGES}}
 IDENTITY: dict[str, Any] = {**COMMON, "method": "Identity", "lr": 0.05}
 CROSS_ENTROPY: dict[str, Any] = {**COMMON, "method": "CrossEntropy", "lr": 0.05}
+CONTRASTIVE: dict[str, Any] = {**CROSS_ENTROPY, "method": "Contrastive", "weight": 0.1}
 MODULE: dict[str, Any] = {"level": "auto", "search_epochs": 1, "lr": 0.05, "weight": 0.1}
 SYSTEM: dict[str, Any] = {**COMMON, "method": "ModularSystem", "backbone": {"lr": 0.05}, "module": MODULE}
-PARAMETERS = {"ModularSystem": (70, 70)}
+AUTOENCODER: dict[str, Any] = {"lr": 0.1}
+IMG_SPACE: dict[str, Any] = {**COMMON, "method": "ImgSpaceIdentity", "autoencoder": AUTOENCODER, "classifier": {"lr": 0.05}}
+IMG_SPACE_JOINT: dict[str, Any] = {**IMG_SPACE, "method": "ImgSpaceJoint", "classifier": {"lr": 0.02}}
+ROUTER: dict[str, Any] = {"lr": 0.05}
+# What makes a system with parts one that is told less.
+ROUTINGS: tuple[dict[str, Any], ...] = ({"routing": "wrong_order"}, {"routing": "random"}, {"routing": "router", "router": ROUTER})
+PARAMETERS = {"ModularSystem": (70, 70), "ImgSpaceIdentity": (90, 90), "ImgSpaceJoint": (90, 90)}
 
 Correct = Callable[[int, int], NDArray[np.bool_]]
 
 
-def epoch_row(stage: str, epoch: int) -> dict[str, Any]:
+def epoch_row(stage: str, epoch: int, classifies: bool = True) -> dict[str, Any]:
     """A row of metrics.jsonl whose values follow from its place."""
-    losses = {"train_loss": 2.0 / epoch, "train_accuracy": 0.1 * epoch, "valid_loss": 3.0 / epoch, "valid_accuracy": 0.2 * epoch}
-    return {"stage": stage, "epoch": epoch, **losses, "lr": 0.5**epoch, "images_per_second": 1.0, "seconds": 1.0}
+    means = {"train_loss": 2.0 / epoch, "valid_loss": 3.0 / epoch}
+    means |= {"train_accuracy": 0.1 * epoch, "valid_accuracy": 0.2 * epoch} if classifies else {}
+    return {"stage": stage, "epoch": epoch, **means, "lr": 0.5**epoch, "images_per_second": 1.0, "seconds": 1.0}
 
 
 def write_run(
@@ -61,6 +70,11 @@ def write_evaluation(experiment: Experiment, correct_cn: NDArray[np.bool_], monk
     train.evaluation.merge(experiment, datasets.load(experiment.dataset))
 
 
+def right_up_to(n: int) -> NDArray[np.bool_]:
+    """Every image right on compositions of at most n corruptions, and wrong on all others."""
+    return np.repeat((n >= COUNTS)[:, None], IMAGES, axis=1)
+
+
 def random_bits(seed: int, rate: float = 0.5) -> NDArray[np.bool_]:
     return np.random.default_rng(seed).random((len(NAMES), IMAGES)) < rate
 
@@ -81,13 +95,13 @@ class Study:
     def trained(self, entry: Mapping[str, Any], correct_cn: NDArray[np.bool_] | None = None) -> Experiment:
         """A finished run, evaluated where outcomes are given; image_steps and the like count its epochs."""
         experiment = build(entry)
-        if experiment.method == "ModularSystem":
+        if isinstance(experiment, Trained):
+            self.part(experiment)
+        else:
             write_run(experiment)
-            for part in experiment.requires():
+            for part in prerequisites(experiment).values():
                 if not (part.directory / "done.json").exists():
                     self.part(part)
-        else:
-            self.part(experiment)
         if correct_cn is not None:
             write_evaluation(experiment, correct_cn, self.monkeypatch)
         return experiment
@@ -96,7 +110,8 @@ class Study:
         stages = [("train", experiment.epochs)]
         if experiment.method == "Module":
             stages = [("search-level0", 1), ("search-level1", 1), *stages]
-        rows = [epoch_row(stage, epoch) for stage, epochs in stages for epoch in range(1, epochs + 1)]
+        classifies = experiment.method != "Autoencoder"
+        rows = [epoch_row(stage, epoch, classifies) for stage, epochs in stages for epoch in range(1, epochs + 1)]
         facts = {
             "parameters": 10,
             "image_steps": 100 * len(rows),

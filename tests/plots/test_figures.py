@@ -1,4 +1,6 @@
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,22 @@ from plots import box_plot, training_curves
 from plots.__main__ import FIGURES, main
 from plots.results import load
 from plots.style import lighter, method_colour, variant_styles
-from tests.plots.conftest import COUNTS, CROSS_ENTROPY, DATASET, IDENTITY, IMAGES, NAMES, SYSTEM, Study, random_bits
+from tests.plots.conftest import (
+    CONTRASTIVE,
+    COUNTS,
+    CROSS_ENTROPY,
+    DATASET,
+    IDENTITY,
+    IMAGES,
+    IMG_SPACE,
+    IMG_SPACE_JOINT,
+    NAMES,
+    ROUTINGS,
+    SYSTEM,
+    Study,
+    random_bits,
+    right_up_to,
+)
 from train.experiment import build
 
 
@@ -27,7 +44,7 @@ def cells(text: str, label: str) -> list[str]:
 def test_summary_of_known_outcomes(study: Study, capsys: pytest.CaptureFixture) -> None:
     """Identity is right on clean images alone, CrossEntropy on single corruptions, the system wherever there are at most three."""
     for entry, limit in ((IDENTITY, 0), (CROSS_ENTROPY, 1), (SYSTEM, 3)):
-        study.trained(entry, np.repeat((limit >= COUNTS)[:, None], IMAGES, axis=1))
+        study.trained(entry, right_up_to(limit))
     out = summary(study, capsys, study.list_of(IDENTITY, CROSS_ENTROPY, SYSTEM))
     assert f"n: {IMAGES} images, 1 seed, 167 compositions" in out
     assert "bootstrap over images, 2,000 resamples" in out
@@ -61,6 +78,129 @@ def test_paired_difference_has_scipys_bootstrap_interval(study: Study, capsys: p
         row = table.loc[group]
         assert row["difference"] == pytest.approx(per_image.mean())
         assert (row["low"], row["high"]) == pytest.approx((low, high), abs=0.1 * (high - low))
+
+
+def paired(study: Study, capsys: pytest.CaptureFixture, *entries: dict[str, Any]) -> tuple[str, pd.DataFrame]:
+    """The printed summary of a list, and the rows of its differences over all compositions, by the names of their systems."""
+    out = summary(study, capsys, study.list_of(*entries), "--out", str(study.folder / "out"))
+    return out, pd.read_csv(study.folder / "out" / "differences.csv").query("group == 'all'").set_index("systems")
+
+
+def test_claims_and_other_routings_are_paired_in_menu_order(study: Study, capsys: pytest.CaptureFixture) -> None:
+    """Each system is right up to a number of corruptions of its own, so every difference is a share of compositions."""
+    independent = {**CROSS_ENTROPY, "batching": "independent"}
+    limits = {
+        "ImgSpaceJoint (router)": ({**IMG_SPACE_JOINT, **ROUTINGS[2]}, 0),
+        "ImgSpaceJoint": (IMG_SPACE_JOINT, 6),
+        "ImgSpaceIdentity (random autoencoders)": ({**IMG_SPACE, **ROUTINGS[1]}, 2),
+        "ImgSpaceIdentity": (IMG_SPACE, 5),
+        "ModularSystem": (SYSTEM, 4),
+        "ModularSystem (wrong order)": ({**SYSTEM, **ROUTINGS[0]}, 1),
+        "ModularSystem (random order)": ({**SYSTEM, "order": "random"}, 3),
+        "Contrastive": (CONTRASTIVE, 3),
+        "CrossEntropy": (CROSS_ENTROPY, 2),
+        "CrossEntropy (independent batches)": (independent, 1),
+        "Identity": (IDENTITY, 0),
+    }
+    for entry, limit in limits.values():
+        study.trained(entry, right_up_to(limit))
+    out, table = paired(study, capsys, *(entry for entry, _ in limits.values()))
+    claims = [
+        f"{system} - {plain}"
+        for system in ("Contrastive", "ModularSystem", "ImgSpaceIdentity", "ImgSpaceJoint")
+        for plain in ("CrossEntropy", "CrossEntropy (independent batches)")
+    ]
+    routings = [
+        "ModularSystem (wrong order) - ModularSystem",
+        "ModularSystem (random order) - ModularSystem",
+        "ImgSpaceIdentity (random autoencoders) - ImgSpaceIdentity",
+        "ImgSpaceJoint (router) - ImgSpaceJoint",
+    ]
+    assert list(table.index) == claims + routings
+    assert list(table["kind"]) == ["claim"] * len(claims) + ["routing"] * len(routings)
+    for pair, difference in table["difference"].items():
+        (_, one), (_, other) = (limits[label] for label in str(pair).split(" - "))
+        assert difference == pytest.approx(((one >= COUNTS) * 1.0 - (other >= COUNTS)).mean()), pair
+    start = out.index("Paired per-image")
+    blocks = out[start : out.index("What each system is told")].strip().split("\n\n")[1:]
+    printed = [[line.split(", two or more")[0] for line in block.splitlines() if ", two or more" in line] for block in blocks]
+    assert printed == [claims, routings]
+    labels = list(dict.fromkeys(line.split("  ")[0] for line in out[:start].splitlines()))
+    order = ["Identity", "CrossEntropy", "Contrastive", "ModularSystem", "ImgSpaceIdentity", "ImgSpaceJoint (router)", "ImgSpaceJoint"]
+    assert [label for label in labels if label in order] == order
+
+
+def test_oracles_are_named(study: Study, capsys: pytest.CaptureFixture) -> None:
+    entries = [{**IMG_SPACE, **routing} for routing in ({}, *ROUTINGS, {"order": "random"})]
+    for entry in entries:
+        study.trained(entry, random_bits(0))
+    out, _ = paired(study, capsys, *entries)
+    costs = out[out.index("oracle") :]
+    for condition, oracle in (
+        ("", "names, order"),
+        (" (wrong order)", "names, wrong order"),
+        (" (random autoencoders)", "number"),
+        (" (router)", "none"),
+        (" (random order)", "names"),
+    ):
+        assert f"ImgSpaceIdentity{condition} {oracle} 90 90" in re.sub(" +", " ", costs)
+    assert "(systems: with their parts, each part counted once)" in out
+
+
+def test_pairs_take_the_seeds_that_both_have(study: Study, capsys: pytest.CaptureFixture) -> None:
+    bits = {}
+    for method, entry, seeds in (
+        ("system", SYSTEM, (1, 2, 3)),
+        ("plain", CROSS_ENTROPY, (2, 3, 4)),
+        ("routed", {**SYSTEM, **ROUTINGS[1]}, (3,)),
+    ):
+        for seed in seeds:
+            bits[method, seed] = random_bits(len(bits), 0.1 * (len(bits) + 1))
+            study.trained({**entry, "seed": seed}, bits[method, seed])
+    entries = [{**SYSTEM, "seed": seed} for seed in (1, 2, 3)] + [{**CROSS_ENTROPY, "seed": seed} for seed in (2, 3, 4)]
+    out, table = paired(study, capsys, *entries, {**SYSTEM, **ROUTINGS[1], "seed": 3})
+    row = table.loc["ModularSystem - CrossEntropy"]
+    expected = np.mean([bits["system", seed].mean() - bits["plain", seed].mean() for seed in (2, 3)])
+    assert (row["seeds"], row["other_seeds"], row["same_seeds"]) == (2, 2, True)
+    assert row["difference"] == pytest.approx(expected)
+    row = table.loc["ModularSystem (random modules) - ModularSystem"]
+    assert (row["seeds"], row["other_seeds"]) == (1, 1)
+    assert row["difference"] == pytest.approx(bits["routed", 3].mean() - bits["system", 3].mean())
+    assert cells(out, "ModularSystem - CrossEntropy, all compositions")[:3] == ["167", str(IMAGES), "2"]
+    assert "none in common" not in out
+
+
+def test_pairs_without_a_common_seed_take_all_of_each(study: Study, capsys: pytest.CaptureFixture) -> None:
+    entries = [
+        {**CROSS_ENTROPY, "seed": 1},
+        {**CROSS_ENTROPY, "seed": 2},
+        {**IMG_SPACE, "seed": 3},
+        {**IMG_SPACE, **ROUTINGS[2], "seed": 4},
+    ]
+    bits = [random_bits(number, 0.2 * (number + 1)) for number in range(len(entries))]
+    for entry, correct in zip(entries, bits):
+        study.trained(entry, correct)
+    out, table = paired(study, capsys, *entries)
+    row = table.loc["ImgSpaceIdentity - CrossEntropy"]
+    assert (row["seeds"], row["other_seeds"], row["same_seeds"]) == (1, 2, False)
+    assert row["difference"] == pytest.approx(bits[2].mean() - (bits[0].mean() + bits[1].mean()) / 2)
+    assert cells(out, "ImgSpaceIdentity - CrossEntropy, all compositions")[2:5] == ["1", "-", "2"]
+    # One seed each, but not the same one: the same system all the same.
+    assert cells(out, "ImgSpaceIdentity (router) - ImgSpaceIdentity, all compositions")[2:5] == ["1", "-", "1"]
+    assert table.loc["ImgSpaceIdentity (router) - ImgSpaceIdentity", "difference"] == pytest.approx(bits[3].mean() - bits[2].mean())
+    assert "'n - m': none in common" in out
+
+
+def test_another_routing_is_compared_with_the_same_parts_alone(study: Study, capsys: pytest.CaptureFixture) -> None:
+    other = {**IMG_SPACE, "autoencoder": {"lr": 0.2}}
+    limits = [(IMG_SPACE, 4), (other, 3), ({**IMG_SPACE, **ROUTINGS[2]}, 2), ({**other, **ROUTINGS[0]}, 1), ({**SYSTEM, **ROUTINGS[1]}, 0)]
+    for entry, limit in limits:
+        study.trained(entry, right_up_to(limit))
+    _, table = paired(study, capsys, *(entry for entry, _ in limits))
+    share = {limit: (limit >= COUNTS).mean() for limit in range(5)}
+    assert len(table) == 2
+    # The ModularSystem has no counterpart here.
+    assert sorted(table["difference"]) == pytest.approx(sorted([share[2] - share[4], share[1] - share[3]]))
 
 
 def test_one_seed_has_an_interval_over_images(study: Study, capsys: pytest.CaptureFixture) -> None:
@@ -107,16 +247,6 @@ def test_systems_on_other_images_or_severities_are_not_compared(study: Study, ca
     assert out.count("Paired difference: none") == 3
 
 
-def test_an_oracle_without_order_is_told_names_alone(study: Study, capsys: pytest.CaptureFixture) -> None:
-    entries = [SYSTEM, {**SYSTEM, "order": "random"}]
-    for entry in entries:
-        study.trained(entry, random_bits(0))
-    out = summary(study, capsys, study.list_of(*entries))
-    costs = out[out.index("oracle") :].splitlines()
-    assert next(line for line in costs if line.startswith("ModularSystem (random order)")).split()[3:4] == ["names"]
-    assert next(line for line in costs if line.startswith("ModularSystem  ")).split()[1:3] == ["names,", "order"]
-
-
 def test_box_plot_draws_the_table(study: Study, capsys: pytest.CaptureFixture) -> None:
     entries = [{**CROSS_ENTROPY, "seed": 1}, {**CROSS_ENTROPY, "seed": 2}, IDENTITY]
     bits = [random_bits(seed) for seed in range(3)]
@@ -155,6 +285,30 @@ def test_box_plot_has_its_groups_reference_lines_and_n(study: Study) -> None:
     assert dots == [1, 6, 30, 40, 30, 30, 30] * 2
 
 
+@pytest.mark.parametrize(("n", "lines"), [(8, [7]), (9, [4, 3]), (17, [3, 3, 1])])
+def test_many_systems_take_more_lines_of_groups(study: Study, n: int, lines: list[int]) -> None:
+    methods = [name for name, choice in ((str(method), method) for method in info_dicts.METHODS.values()) if "oracle" in choice.facts]
+    rows = pd.DataFrame(
+        [
+            {"method": methods[i % len(methods)], "system": f"system {i}", "n_corruptions": int(count), "composition": "-".join(names), "accuracy": 0.01 * i, "seeds": 1}
+            for i in range(n)
+            for names, count in zip(NAMES, COUNTS)
+        ]
+    )  # fmt: skip
+    figure = box_plot.draw_boxes(rows, DATASET, "test")
+    labels = [[label.get_text() for label in axes.get_xticklabels()] for axes in figure.axes]
+    assert sum(labels, []) == ["clean", "1", "2", "3", "4", "5", "6"]
+    assert [len(line) for line in labels] == lines
+    for axes, groups in zip(figure.axes, lines):
+        assert len(axes.patches) == n * groups
+        assert {text.get_text() for text in axes.texts} == {"chance", "clean"} if "Identity" in methods else {"chance"}
+        # The boxes of all lines are equally wide.
+        assert axes.get_xlim() == (-0.6, lines[0] - 0.4)
+    (legend,) = figure.legends
+    looks = [(patch.get_facecolor(), patch.get_hatch()) for patch in legend.get_patches()]
+    assert len(set(looks)) == len(looks) == n
+
+
 def test_training_curves_and_level_search(study: Study, capsys: pytest.CaptureFixture) -> None:
     study.trained(SYSTEM, random_bits(0))
     assert main(["training_curves", str(study.runs), "--out", str(study.folder / "out")]) == 0
@@ -177,6 +331,55 @@ def test_training_curves_and_level_search(study: Study, capsys: pytest.CaptureFi
     assert [len(axes.lines) for axes in curves.axes] == [2, 12, 2, 12]
 
 
+def test_curves_of_parts_have_their_own_names(study: Study, capsys: pytest.CaptureFixture) -> None:
+    study.trained({**IMG_SPACE_JOINT, **ROUTINGS[2]}, random_bits(0))
+    assert main(["training_curves", str(study.runs), "--out", str(study.folder / "out")]) == 0
+    assert f"training_curves-{DATASET}.png" in capsys.readouterr().out
+    table = load(study.runs)
+    figure = training_curves.draw_curves(table[table["metric"].isin(["loss", "accuracy"]) & table["epoch"].notna()], DATASET)
+    above, below = figure.axes[:3], figure.axes[3:]
+    assert [axes.get_title() for axes in above] == ["Autoencoder", "JointClassifier", "Router"]
+    assert [axes.get_ylabel() for axes in above] == ["MSE", "loss", "binary cross-entropy"]
+    assert [axes.get_ylabel() for axes in below] == ["", "accuracy (%)", "all corruptions named (%)"]
+    assert [len(axes.lines) for axes in figure.axes] == [12, 2, 2, 0, 2, 2]
+    assert [axes.axison for axes in below] == [False, True, True]
+    assert [text.get_text() for text in below[0].get_legend().get_texts()][:2] == ["Contrast-lr0.1", "GaussianBlur-lr0.1"]
+
+
+def test_curves_of_an_autoencoder_alone(study: Study) -> None:
+    entry = {**IDENTITY, "method": "Autoencoder", "corruption": "Swirl"}
+    study.trained(entry)
+    assert main(["training_curves", str(study.list_of(entry)), "--out", str(study.folder / "out")]) == 0
+    drawn = pd.read_csv(study.folder / "out" / f"training_curves-{DATASET}.csv")
+    assert drawn["metric"].tolist() == ["loss"] * 4
+
+
+def test_curves_of_many_methods_take_more_lines(study: Study) -> None:
+    for entry in (IDENTITY, CROSS_ENTROPY, CONTRASTIVE, {**IMG_SPACE, **ROUTINGS[2]}):
+        study.trained(entry, random_bits(0))
+    table = load(study.runs)
+    figure = training_curves.draw_curves(table[table["metric"].isin(["loss", "accuracy"]) & table["epoch"].notna()], DATASET)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["Identity", "CrossEntropy", "Contrastive", "", "", "", "Autoencoder", "Router", "", "", "", ""]
+    assert [axes.axison for axes in figure.axes] == [True] * 8 + [False, False, True, False]
+    assert [axes.get_ylabel() for axes in figure.axes[:3]] == ["loss", "", ""]
+
+
+def test_several_sources_are_drawn_together(study: Study, capsys: pytest.CaptureFixture) -> None:
+    study.trained({**SYSTEM, "backbone": {"lr": 0.05}}, right_up_to(3))
+    study.trained(CROSS_ENTROPY, right_up_to(1))
+    one, two = study.list_of({**SYSTEM, "seed": 5}, name="modules"), study.list_of({**CROSS_ENTROPY, "seed": 6}, name="crossentropy")
+    # The override concerns both lists; a source may follow an option.
+    out = summary(study, capsys, one, "--seed=1", str(two), str(one))
+    assert cells(out, "ModularSystem - CrossEntropy, two or more corruptions")[:3] == ["160", str(IMAGES), "1"]
+    assert "Missing: nothing" in out
+    folder = study.runs / "figures" / "modules+crossentropy"
+    assert Path(out.splitlines()[-1]) == folder / f"box_plot-{DATASET}.png"
+    drawn = pd.read_csv(folder / f"box_plot-{DATASET}.csv")
+    assert drawn["seeds"].unique().tolist() == [1]
+    assert drawn.groupby("system").size().to_dict() == {"CrossEntropy": len(NAMES), "ModularSystem": len(NAMES)}
+
+
 @pytest.mark.parametrize("figure", FIGURES)
 def test_figures_of_nothing_say_so(study: Study, capsys: pytest.CaptureFixture, figure: str) -> None:
     code = main([figure, str(study.list_of(IDENTITY))])
@@ -197,7 +400,9 @@ def test_error_lines(study: Study, capsys: pytest.CaptureFixture) -> None:
     for arguments, words in (
         (["box_plot", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["summary", str(path), "--epoch=1"], "unknown key"),
-        (["summary", str(path), "extra"], "unknown argument 'extra'"),
+        (["summary", str(path), "extra"], "extra: cannot be read as a list"),
+        (["summary", str(path), "--lr", "0.1"], "unknown argument '--lr'"),
+        (["summary", str(path), str(study.runs), "--lr=0.1"], "overrides go with a list"),
         (["box_plot", str(path), "--out", str(study.folder / "file")], "choose another folder with --out"),
     ):
         assert main(arguments) == 2

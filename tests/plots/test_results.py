@@ -16,8 +16,12 @@ from tests.plots.conftest import (
     CROSS_ENTROPY,
     DATASET,
     IDENTITY,
+    IMG_SPACE,
+    IMG_SPACE_JOINT,
     MODULE,
     NAMES,
+    ROUTER,
+    ROUTINGS,
     SYSTEM,
     Study,
     random_bits,
@@ -29,6 +33,7 @@ from train.experiment import build
 
 HEADER = "study,dataset,method,model,seed,run,split,epoch,step,layer,composition,condition,n_corruptions,metric,value"
 FIXED_MODULE = {"level": 1, "lr": 0.01, "weight": 1}
+LEVELS = {"Contrast": 1, "Swirl": 3}
 
 
 def test_compositions_have_their_accuracies_names_and_counts(study: Study) -> None:
@@ -92,6 +97,39 @@ def test_a_system_of_parts_has_the_sums_over_its_distinct_parts(study: Study) ->
     }
 
 
+@pytest.mark.parametrize(
+    ("entry", "trainings"),
+    [
+        (IMG_SPACE, 6 + 1),
+        (IMG_SPACE_JOINT, 6 + 1),
+        # One router more.
+        ({**IMG_SPACE, "routing": "router", "router": ROUTER}, 6 + 2),
+        ({**IMG_SPACE_JOINT, "routing": "random"}, 6 + 1),
+    ],
+)
+def test_image_space_systems_have_the_sums_over_their_distinct_parts(study: Study, entry: dict[str, Any], trainings: int) -> None:
+    study.trained(entry, random_bits(0))
+    facts = load(study.list_of(entry)).query("composition == ''").set_index("metric")["value"].to_dict()
+    assert facts == {
+        "trained_parameters": 90,
+        "total_parameters": 90,
+        "image_steps": 100 * 2 * trainings,
+        "search_trials": 0,
+        "train_seconds": 1.5 * 2 * trainings,
+    }
+
+
+def test_an_autoencoder_has_losses_and_no_accuracy(study: Study) -> None:
+    entry = {**IDENTITY, "method": "Autoencoder", "corruption": "Swirl"}
+    study.trained(entry)
+    curves = load(study.list_of(entry)).query("epoch.notna()")
+    found = [tuple(row) for row in curves[["metric", "split", "epoch", "value"]].to_numpy().tolist()]
+    assert sorted(found) == [
+        ("loss", "train", 1, 2.0), ("loss", "train", 2, 1.0), ("loss", "valid", 1, 3.0), ("loss", "valid", 2, 1.5),
+        ("lr", "train", 1, 0.5), ("lr", "train", 2, 0.25),
+    ]  # fmt: skip
+
+
 def test_a_sum_over_a_part_that_is_gone_is_left_out(study: Study) -> None:
     system = study.trained(SYSTEM, random_bits(0))
     (system.requires()[-1].directory / "done.json").unlink()
@@ -124,7 +162,45 @@ def test_overrides_choose_other_runs(study: Study) -> None:
     study.trained({**CROSS_ENTROPY, "lr": 0.5}, random_bits(0))
     path = study.list_of(CROSS_ENTROPY)
     assert load(path).empty
-    assert load(path, {"lr": 0.5})["run"].unique().tolist() == [build({**CROSS_ENTROPY, "lr": 0.5}).name]
+    assert load(path, overrides={"lr": 0.5})["run"].unique().tolist() == [build({**CROSS_ENTROPY, "lr": 0.5}).name]
+
+
+def test_several_sources_give_equal_runs_once(study: Study, capsys: pytest.CaptureFixture) -> None:
+    for entry in (IDENTITY, CROSS_ENTROPY, SYSTEM):
+        study.trained(entry, random_bits(0))
+    missing = {**IDENTITY, "seed": 9}
+    lists = [study.list_of(IDENTITY, CROSS_ENTROPY, missing, name="one"), study.list_of(missing, IDENTITY, SYSTEM, name="two")]
+    table = load(*lists)
+    error = capsys.readouterr().err
+    assert error.count("\n") == error.count(build(missing).name) == 1
+    assert error.startswith(", ".join(map(str, lists)))
+    pd.testing.assert_frame_equal(table, load(study.list_of(IDENTITY, CROSS_ENTROPY, SYSTEM)))
+    # The runs' folder holds the same runs, and the modules that stand in no list.
+    both = load(study.list_of(CROSS_ENTROPY), study.runs)
+    assert both["run"].nunique() == 2 + 1 + 6
+    assert len(both.query("composition != '' and metric == 'accuracy'")) == 3 * len(NAMES)
+
+
+def test_overrides_concern_every_list(study: Study) -> None:
+    for entry in (CROSS_ENTROPY, IDENTITY):
+        study.trained({**entry, "lr": 0.5}, random_bits(0))
+    lists = [study.list_of(CROSS_ENTROPY, name="one"), study.list_of(IDENTITY, name="two")]
+    assert load(*lists).empty
+    assert set(load(*lists, overrides={"lr": 0.5})["method"]) == {"CrossEntropy", "Identity"}
+
+
+def test_of_several_sources_a_run_has_every_severity_and_one_evaluation_of_each(study: Study) -> None:
+    plain = study.trained(IDENTITY, random_bits(0))
+    fewer = {**IDENTITY, "evaluation": {"images": 10}}
+    harder = {**IDENTITY, "evaluation": {"images": 20, "severities": {"Contrast": 5}}}
+    write_evaluation(build(fewer), random_bits(1)[:, :10], study.monkeypatch)
+    write_evaluation(build(harder), random_bits(2), study.monkeypatch)
+    lists = [study.list_of(entry, name=name) for entry, name in ((IDENTITY, "plain"), (harder, "harder"), (fewer, "fewer"))]
+    tested = load(*lists).query("composition != '' and metric == 'accuracy'")
+    assert set(tested["run"]) == {plain.name}
+    np.testing.assert_array_equal(tested[tested["condition"] == ""]["value"], random_bits(1)[:, :10].mean(axis=1))
+    np.testing.assert_array_equal(tested[tested["condition"] == "Contrast severity 5"]["value"], random_bits(2).mean(axis=1))
+    assert len(tested) == 2 * len(NAMES)
 
 
 def test_conditions_tell_variants_and_severities(study: Study) -> None:
@@ -134,6 +210,17 @@ def test_conditions_tell_variants_and_severities(study: Study) -> None:
     study.trained(harder, random_bits(1))
     table = load(study.list_of(independent, harder))
     assert set(table["condition"]) == {"independent batches", "GaussianBlur severity 4"}
+
+
+def test_labels_tell_what_a_system_goes_by(study: Study) -> None:
+    entries = [{**entry, **routing} for entry in (SYSTEM, IMG_SPACE) for routing in ({}, *ROUTINGS)]
+    for entry in entries:
+        study.trained(entry, random_bits(0))
+    labels = name_systems(load(study.list_of(*entries)))
+    assert labels.unique().tolist() == [
+        "ModularSystem", "ModularSystem (wrong order)", "ModularSystem (random modules)", "ModularSystem (router)",
+        "ImgSpaceIdentity", "ImgSpaceIdentity (wrong order)", "ImgSpaceIdentity (random autoencoders)", "ImgSpaceIdentity (router)",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -146,6 +233,13 @@ def test_conditions_tell_variants_and_severities(study: Study) -> None:
         {**IDENTITY, "method": "Module", "corruption": "Swirl", "backbone": {"lr": 1.0, "epochs": 200, "seed": 0}, **FIXED_MODULE},
         {**SYSTEM, "order": "random", "module": FIXED_MODULE, "severities": {"GaussianBlur": 5, "Swirl": 1}},
         {**SYSTEM, "backbone": {"lr": 0.1, "epochs": 200, "batch_size": 256, "augmentation": "CropFlip"}, "epochs": 3},
+        {**SYSTEM, **ROUTINGS[2], "corruptions": ["Swirl", "Contrast"], "module": {**FIXED_MODULE, "level": LEVELS, "kernels": "fitted"}},
+        {**IDENTITY, "method": "Autoencoder", "corruption": "Contrast", "severities": {"Contrast": 4}},
+        {**IDENTITY, "method": "JointClassifier", "autoencoder": {"lr": 0.1, "epochs": 7}, "severities": {"Contrast": 4}},
+        {**IDENTITY, "method": "Router", "corruptions": ["Swirl", "Contrast"]},
+        {**IMG_SPACE, "order": "reverse", "severities": {"GaussianBlur": 5}},
+        {**IMG_SPACE, "routing": "router", "router": {**ROUTER, "seed": 0}, "corruptions": ["Swirl", "Contrast"]},
+        {**IMG_SPACE_JOINT, **ROUTINGS[1], "corruptions": ["Swirl", "Contrast"], "severities": {"Contrast": 4}},
     ],
 )
 def test_an_experiment_is_built_again_from_its_canonical_form(entry: dict[str, Any]) -> None:
@@ -240,7 +334,7 @@ def test_csv_on_stdout(study: Study, capsys: pytest.CaptureFixture) -> None:
     out = capsys.readouterr().out
     assert out.splitlines()[0] == HEADER
     table = pd.read_csv(io.StringIO(out), keep_default_na=False)
-    again = load(path, {"lr": 0.05})
+    again = load(path, overrides={"lr": 0.05})
     assert len(table) == len(again)
     np.testing.assert_allclose(table["value"], again["value"], rtol=0, atol=0)
     row = table[table["composition"] == "Identity"].iloc[0]
@@ -255,6 +349,9 @@ def test_csv_on_stdout(study: Study, capsys: pytest.CaptureFixture) -> None:
         ([".", "--lr=1"], "overrides go with a list"),
         (["small.yaml", "--lr"], "unknown argument '--lr'"),
         (["small.yaml", "--lr=x"], "entry 0: lr"),
+        (["small.yaml", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["small.yaml", ".", "--lr=1"], ".: overrides go with a list"),
+        (["small.yaml", "--lr", "0.1"], "unknown argument '--lr'"),
     ],
 )
 def test_error_lines(

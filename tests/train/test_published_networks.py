@@ -22,6 +22,15 @@ CPU = torch.device("cpu")
 # A core puts about 300 images a second through the largest network, and 167 compositions of each image are evaluated:
 # a few images always, the full number where slow tests are run.
 FEW, MANY = 3, 64
+MODELS = [str(model) for model in info_dicts.MODELS.values()]
+# A step of the largest takes seconds at every level; the tests of the committed lists take one at each with modules.
+SLOW = {"InceptionV3"}
+
+
+def marked(model, *more):
+    return pytest.param(model, *more, marks=[pytest.mark.slow] if model in SLOW else [])
+
+
 LEVELS = [(str(model), level) for model in info_dicts.MODELS.values() for level in range(model.blocks)]
 
 
@@ -68,24 +77,27 @@ def finish(experiment, network, known):
         run.finish({})
 
 
-def takes_a_step(method):
-    """One optimiser step of a network on its first batch, in which every parameter moves; returns the loss and the cross-entropy in it."""
+def takes_a_step(method, stage="train"):
+    """One optimiser step of a network on its first batch, in which every parameter moves; returns the loss and the cross-entropy in it (None for images)."""
     torch.manual_seed(0)
-    network = method.build(Stage("train", 1), {}).train()
+    network = method.build(Stage(stage, 1), {}).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     batch = next(method.batches().epoch(0))
-    loss, logits = method.loss(network, batch)
-    assert math.isfinite(loss.item())
-    assert logits.shape == (len(batch.labels_n), method.classes)
-    loss.backward()
+    step = method.loss(network, batch)
+    assert math.isfinite(step.loss.item())
+    step.loss.backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in network.parameters())
     optimizer.step()
     assert not any(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-    return loss.item(), cross_entropy(logits, batch.labels_n).item()
+    if step.logits_nk is None:
+        return step.loss.item(), None
+    outputs = method.classes if step.correct_n is None else len(method.views) - 1
+    assert step.logits_nk.shape == (len(batch.labels_n), outputs)
+    return step.loss.item(), cross_entropy(step.logits_nk, batch.labels_n).item() if step.correct_n is None else None
 
 
-@pytest.mark.parametrize("model", map(str, info_dicts.MODELS.values()))
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("batching", ["paired", "independent"])
 def test_cross_entropy_takes_a_step(entry, dataset, batching):
     experiment = build(entry | {"method": "CrossEntropy", "lr": 0.1, "batching": batching})
@@ -93,19 +105,19 @@ def test_cross_entropy_takes_a_step(entry, dataset, batching):
     assert loss == plain
 
 
-@pytest.mark.parametrize(("model", "level"), [(model, level) for model, level in LEVELS if level > 0])
+@pytest.mark.parametrize(("model", "level"), [marked(model, level) for model, level in LEVELS if level > 0])
 def test_contrastive_takes_a_step_at_every_level(entry, dataset, level):
     experiment = build(entry | {"method": "Contrastive", "lr": 0.1, "weight": 0.1, "levels": level})
     loss, plain = takes_a_step(method_class("Contrastive")(experiment, dataset, CPU))
     assert loss > plain + 0.1
 
 
-@pytest.mark.parametrize(("model", "level"), LEVELS)
+@pytest.mark.parametrize(("model", "level"), [marked(model, level) for model, level in LEVELS])
 def test_a_module_takes_a_step_at_every_level(entry, dataset, level):
     module = {"method": "Module", "corruption": "Swirl", "level": level, "lr": 0.1, "weight": 1, "backbone": {"lr": 0.1}}
     experiment = build(entry | module)
     torch.manual_seed(1)
-    finish(experiment.backbone, build_network(experiment.model, 10), {"width": 1.0})
+    finish(experiment.backbone, build_network(experiment.model, experiment.choice("dataset").classes), {"width": 1.0})
     method = method_class("Module")(experiment, dataset, CPU)
     before = {name: tensor.clone() for name, tensor in method.backbone.state_dict().items()}
     takes_a_step(method)
@@ -113,13 +125,13 @@ def test_a_module_takes_a_step_at_every_level(entry, dataset, level):
 
 
 @pytest.mark.parametrize("images", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("model", map(str, info_dicts.MODELS.values()))
+@pytest.mark.parametrize("model", [marked(model) for model in MODELS])
 def test_evaluation_of_plain_and_modular_systems(entry, dataset, model, images):
     """The published compositions, with a module at every level: a further modular system where the levels are more than the corruptions."""
     blocks = next(choice for choice in info_dicts.MODELS.values() if choice == model).blocks
     plain = build(entry | {"method": "Identity", "lr": 0.1})
     torch.manual_seed(2)
-    finish(plain, build_network(model, 10), {"width": 1.0})
+    finish(plain, build_network(model, plain.choice("dataset").classes), {"width": 1.0})
     used, systems = set(), []
     for number, first in enumerate(range(0, blocks, len(ELEMENTALS))):
         module = {"level": "auto", "lr": 0.1 + number, "weight": 1}
