@@ -155,7 +155,7 @@ class Module(OneCorruption):
     @model_validator(mode="after")
     def _consistent(self) -> "Module":
         self.level_of(self.corruption)
-        if self.level != "auto" and "search_epochs" in self.model_fields_set:
+        if self.level != "auto" and self.search_epochs != self.default_of("search_epochs"):
             raise ValueError("search_epochs: goes with 'level: auto' only")
         if (self.backbone.dataset, self.backbone.model) != (self.dataset, self.model):
             raise ValueError("backbone: must have the data set and the model of its module")
@@ -182,8 +182,10 @@ class Module(OneCorruption):
 
     def bits(self) -> list[str]:
         level = self.own_level if self.own_level == "auto" else f"level{self.own_level}"
-        more = [*([] if self.pass_through else ["bypass"]), *([] if self.kernels == "published" else [self.kernels])]
-        return [*Experiment.bits(self), self.corruption, level, f"lr{self.lr:g}", f"w{self.weight:g}", *more]
+        return [*Experiment.bits(self), self.corruption, level, f"lr{self.lr:g}", f"w{self.weight:g}", *self.variant_bits()]
+
+    def variant_bits(self) -> list[str]:
+        return [*([] if self.pass_through else ["bypass"]), *([] if self.kernels == "published" else [self.kernels])]
 
 
 class Autoencoder(OneCorruption):
@@ -282,7 +284,11 @@ class RoutedSystem(Experiment):
 
     def bits(self) -> list[str]:
         routing = [] if self.routing == "told" else [self.routing]
-        return [*super().bits(), *([] if self.order == "application" else [self.order]), *routing]
+        return [*super().bits(), *self.part_bits(), *([] if self.order == "application" else [self.order]), *routing]
+
+    def part_bits(self) -> list[str]:
+        """What a reader wants to see of the parts in the run's name."""
+        return []
 
 
 class ModularSystem(RoutedSystem):
@@ -331,11 +337,8 @@ class ModularSystem(RoutedSystem):
     def requires(self) -> list[Experiment]:
         return [self.backbone, *self.modules(), *super().requires()]
 
-    def bits(self) -> list[str]:
-        model, routing = Experiment.bits(self), super().bits()
-        bypass = [] if self.module.pass_through else ["bypass"]
-        kernels = [] if self.module.kernels == "published" else [self.module.kernels]
-        return [*model, f"lr{self.module.lr:g}", f"w{self.module.weight:g}", *bypass, *kernels, *routing[len(model) :]]
+    def part_bits(self) -> list[str]:
+        return [f"lr{self.module.lr:g}", f"w{self.module.weight:g}", *self.module.variant_bits()]
 
     @property
     def condition(self) -> str:
@@ -352,10 +355,14 @@ class ImgSpace(RoutedSystem):
 
     # The first corruption's autoencoder; the others differ from it in the corruption alone.
     autoencoder: Autoencoder
+    classifier: Identity | JointClassifier
 
     def autoencoders(self) -> list[Autoencoder]:
         """The autoencoders' experiments, in menu order of their corruptions."""
         return self.autoencoder.of(self.corruptions)
+
+    def requires(self) -> list[Experiment]:
+        return [*self.autoencoders(), self.classifier, *super().requires()]
 
     @property
     def trained_severities(self) -> dict[str, int]:
@@ -364,9 +371,8 @@ class ImgSpace(RoutedSystem):
     def canonical(self) -> dict[str, Any]:
         return super().canonical() | {"autoencoder": self.autoencoder.canonical_of_all()}
 
-    def bits(self) -> list[str]:
-        model, routing = Experiment.bits(self), super().bits()
-        return [*model, f"ae{self.autoencoder.lr:g}", f"lr{self.classifier.lr:g}", *routing[len(model) :]]
+    def part_bits(self) -> list[str]:
+        return [f"ae{self.autoencoder.lr:g}", f"lr{self.classifier.lr:g}"]
 
 
 class ImgSpaceIdentity(ImgSpace):
@@ -380,9 +386,6 @@ class ImgSpaceIdentity(ImgSpace):
     @classmethod
     def part(cls, key: str, raw: Mapping[str, Any]) -> dict[str, Any]:
         return {} if key == "classifier" else super().part(key, raw)
-
-    def requires(self) -> list[Experiment]:
-        return [*self.autoencoders(), self.classifier, *super().requires()]
 
 
 class ImgSpaceJoint(ImgSpace):
@@ -404,9 +407,6 @@ class ImgSpaceJoint(ImgSpace):
         if [part.hash for part in self.classifier.autoencoders()] != [part.hash for part in self.autoencoders()]:
             raise ValueError("classifier: must be trained behind the autoencoders of its system")
         return self
-
-    def requires(self) -> list[Experiment]:
-        return [*self.autoencoders(), self.classifier, *super().requires()]
 
     def canonical(self) -> dict[str, Any]:
         classifier = {key: value for key, value in self.classifier.canonical().items() if key not in ("autoencoder", "corruptions")}
