@@ -4,8 +4,10 @@
     python -m plots box_plot configs/demo.yaml           accuracy against the number of corruptions
     python -m plots training_curves runs --out figures   the curves of every run in a folder
     python -m plots summary configs/demo.yaml --epochs=1 a list with the overrides that it was run with
+    python -m plots summary configs/crossentropy.yaml configs/modules.yaml   a study spread over lists, each run once
 
-Every figure is written as PNG and PDF with the CSV of what is drawn, to figures/<list name>/ beside the runs or to --out.
+Every figure is written as PNG and PDF with the CSV of what is drawn, to figures/<list name>/ beside the runs (of several lists:
+to figures/<name>+<name>/) or to --out.
 """
 
 import sys
@@ -14,9 +16,8 @@ from pathlib import Path
 
 from errors import Arguments, report_errors
 from plots import box_plot, summary, training_curves
-from plots.results import Results, find, write_stdout
+from plots.results import Results, add_sources, find, split_sources, write_stdout
 from train.entry import runs_root
-from train.lists import read_overrides
 
 FIGURES: dict[str, Callable[[Results, Path], list[Path]]] = {
     "summary": summary.summarize,
@@ -28,18 +29,19 @@ FIGURES: dict[str, Callable[[Results, Path], list[Path]]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = Arguments("python -m plots", description=__doc__)
     arguments.add_argument("figure", choices=FIGURES, help="what to draw")
-    arguments.add_argument("source", help="a YAML list, a run directory, or a folder of run directories")
+    add_sources(arguments)
     arguments.add_argument("--out", type=Path, metavar="DIR", help="where the files go")
     options, rest = arguments.parse_known_args(argv)
     return report_errors(lambda: draw(options.figure, options.source, options.out, rest))
 
 
-def draw(figure: str, source: str, out: Path | None, rest: Sequence[str]) -> None:
-    """Draws a figure of a source and prints the paths of its files."""
-    results = find(source, read_overrides(rest))
+def draw(figure: str, named: Sequence[str], out: Path | None, rest: Sequence[str]) -> None:
+    """Draws a figure of all sources together and prints the paths of its files."""
+    sources, overrides = split_sources(named, rest)
+    results = find(*sources, overrides=overrides)
     if results.note and figure != "summary":
         print(results.note, file=sys.stderr)
-    folder = out or runs_root() / "figures" / Path(source).resolve().stem
+    folder = out or runs_root() / "figures" / "+".join(dict.fromkeys(Path(source).resolve().stem for source in sources))
     paths = FIGURES[figure](results, folder)
     write_stdout("".join(f"{path}\n" for path in paths))
 

@@ -1,5 +1,7 @@
 """Accuracy against the number of corruptions: one box for each system and number, each point a composition."""
 
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ from errors import InputError
 from plots.results import Results, name_systems
 from plots.style import COLUMN, PAGE, lighter, save, styled, variant_styles
 
-HEIGHT = 2.6  # inches
+HEIGHT = 1.9  # inches of each line of groups
+LEGEND_LINE = 0.14  # inches
 GAP = 0.2  # of a group's width, between groups
 MANY = 5  # systems: more are drawn across both columns of the paper
+PER_LINE = 8  # systems: for each as many more, the groups take one line more
 LEGEND_LETTERS = 80 / COLUMN  # per inch: what fits under the axes in one line
 NEAR = 6  # %: reference lines this close have their labels moved apart
 
@@ -24,7 +28,7 @@ def draw(table: pd.DataFrame, folder: Path) -> list[Path]:
     """Draws one figure for each data set and split: boxes at 0 (clean images, a group of its own) to 6 corruptions.
 
     A point is a composition (mean over seeds); a box spans the quartiles, its whiskers the farthest points within 1.5 times that
-    range. Dashed lines: chance, and what a network trained on clean images alone (Identity) reaches on clean images. Returns
+    range. Dashed lines: chance, and what a network trained on clean images alone (the best Identity) reaches on clean images. Returns
     the paths of CSV, PDF and PNG. InputError where no run has been evaluated.
     """
     rows = points(table)
@@ -43,26 +47,52 @@ def draw_results(results: Results, folder: Path) -> list[Path]:
 
 
 def points(table: pd.DataFrame) -> pd.DataFrame:
-    """What is drawn: the accuracy (a fraction, mean over seeds) of each system on each composition, and the number of seeds."""
+    """What is drawn: the accuracy (a fraction, mean over seeds) of each system on each composition, and the number of seeds; plain before variants."""
     tested = table[(table["metric"] == "accuracy") & (table["composition"] != "")].copy()
     tested["system"] = name_systems(tested)
     numbers = {name: number for number, name in info_dicts.METHODS.items()}
+    tested = tested.assign(number=tested["method"].map(numbers), variant=tested["condition"] != "")
+    tested = tested.sort_values(["number", "variant"], kind="stable")
     keys = ["dataset", "split", "method", "system", "n_corruptions", "composition"]
     groups = tested.groupby(keys, sort=False)
-    rows = groups.agg(accuracy=("value", "mean"), seeds=("value", "size")).reset_index()
-    return rows.sort_values("method", key=lambda methods: methods.map(numbers), kind="stable").reset_index(drop=True)
+    return groups.agg(accuracy=("value", "mean"), seeds=("value", "size")).reset_index()
 
 
 def draw_boxes(rows: pd.DataFrame, dataset: str, split: str) -> Figure:
-    """The boxes, points and reference lines of one data set."""
+    """The boxes, points and reference lines of one data set, in as many lines of groups as keep the boxes of all systems legible."""
     systems = rows[["system", "method"]].drop_duplicates()
-    figure_width = COLUMN if len(systems) <= MANY else PAGE
-    figure = Figure(figsize=(figure_width, HEIGHT), layout="constrained")
-    axes = figure.add_subplot()
-    counts = sorted(rows["n_corruptions"].unique())
     styles = dict(zip(systems["system"], variant_styles(list(systems["method"]))))
-    width = (1 - GAP) / len(systems)
+    figure_width = COLUMN if len(systems) <= MANY else PAGE
+    letters = int(LEGEND_LETTERS * figure_width)
+    fits = sum(len(system) + 8 for system in styles) < letters
+    columns = len(styles) if fits else max(1, letters // (8 + max(map(len, styles))))
+    counts = sorted(rows["n_corruptions"].unique())
+    per_line = math.ceil(len(counts) / math.ceil(len(systems) / PER_LINE))
+    lines = [counts[start : start + per_line] for start in range(0, len(counts), per_line)]
+    height = 0.7 + HEIGHT * len(lines) + LEGEND_LINE * (math.ceil(len(styles) / columns) - 1)
+    figure = Figure(figsize=(figure_width, height), layout="constrained")
     generator = np.random.default_rng(0)
+    for axes, own in zip(figure.subplots(len(lines), squeeze=False).flat, lines):
+        _draw_groups(axes, rows, own, styles, generator)
+        _reference_lines(axes, rows, dataset)
+        axes.set(xlim=(-0.6, per_line - 0.4), ylim=(0, 100), ylabel="accuracy (%)")
+    axes.set_xlabel("number of corruptions (clean: none)")
+    seeds = sorted(rows["seeds"].unique())
+    n_seeds = f"{seeds[0]} seed{'s' if seeds[-1] > 1 else ''}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    figure.axes[0].set_title(f"{dataset}, {split} images: n = {rows['composition'].nunique()} compositions, {n_seeds}")
+    handles = [
+        Patch(facecolor=lighter(colour, 0.45), edgecolor="black", linewidth=0.5, hatch=hatch, label=system)
+        for system, (colour, hatch) in styles.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=1.0, handletextpad=0.4, columnspacing=0.9)
+    return figure
+
+
+def _draw_groups(
+    axes: Axes, rows: pd.DataFrame, counts: Sequence[int], styles: Mapping[str, tuple[str, str]], generator: np.random.Generator
+) -> None:
+    """The boxes and points of some numbers of corruptions, a group for each."""
+    width = (1 - GAP) / len(styles)
     for number, (system, (colour, hatch)) in enumerate(styles.items()):
         own = rows[rows["system"] == system]
         shift = (number - (len(styles) - 1) / 2) * width
@@ -89,23 +119,9 @@ def draw_boxes(rows: pd.DataFrame, dataset: str, split: str) -> Figure:
                 markeredgewidth=0.2,
                 zorder=3,
             )
-    _reference_lines(axes, rows, dataset)
-    axes.set(xlim=(-0.6, len(counts) - 0.4), ylim=(0, 100), xlabel="number of corruptions (clean: none)", ylabel="accuracy (%)")
     axes.set_xticks(range(len(counts)), ["clean" if count == 0 else str(count) for count in counts])
     for place in range(len(counts) - 1):
         axes.axvline(place + 0.5, color="0.9", linewidth=0.5, zorder=0)
-    seeds = sorted(rows["seeds"].unique())
-    n_seeds = f"{seeds[0]} seed{'s' if seeds[-1] > 1 else ''}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
-    axes.set_title(f"{dataset}, {split} images: n = {rows['composition'].nunique()} compositions, {n_seeds}")
-    handles = [
-        Patch(facecolor=lighter(colour, 0.45), edgecolor="black", linewidth=0.5, hatch=hatch, label=system)
-        for system, (colour, hatch) in styles.items()
-    ]
-    letters = int(LEGEND_LETTERS * figure_width)
-    fits = sum(len(system) + 8 for system in styles) < letters
-    columns = len(handles) if fits else max(1, letters // (8 + max(map(len, styles))))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=1.0, handletextpad=0.4, columnspacing=0.9)
-    return figure
 
 
 def _reference_lines(axes: Axes, rows: pd.DataFrame, dataset: str) -> None:
@@ -114,7 +130,7 @@ def _reference_lines(axes: Axes, rows: pd.DataFrame, dataset: str) -> None:
     lines = [("chance", chance, "center")]
     ceiling = rows[(rows["method"] == "Identity") & (rows["n_corruptions"] == 0)]
     if len(ceiling):
-        clean = 100 * float(ceiling["accuracy"].iloc[0])
+        clean = 100 * float(ceiling["accuracy"].max())
         below, above = ("top", "bottom") if abs(clean - chance) < NEAR else ("center", "center")
         lines = [("chance", chance, below if chance <= clean else above), ("clean", clean, above if chance <= clean else below)]
     for name, height, side in lines:

@@ -3,6 +3,7 @@
 python -m plots.results configs/demo.yaml > results.csv              the runs of a list
 python -m plots.results configs/demo.yaml --epochs=1 > results.csv   with the overrides that they were run with
 python -m plots.results runs > results.csv                           every run in a folder, or one run directory
+python -m plots.results configs/*.yaml > results.csv                 several lists or folders; equal runs once
 """
 
 import ast
@@ -82,7 +83,7 @@ class Tested(NamedTuple):
 
 @dataclass(frozen=True)
 class Results:
-    """The finished runs of a source, and what is missing there, in words."""
+    """The finished runs of a source, or of several, and what is missing there, in words."""
 
     source: str
     runs: tuple[Record, ...]
@@ -99,26 +100,49 @@ class Results:
         return f"{self.source}: left out: {'; '.join(self.missing)}" if self.missing else ""
 
 
-def load(source: str | Path, overrides: Mapping[str, Any] | None = None) -> pd.DataFrame:
-    """The results of a source as one table with the columns of COLUMNS, empty (NA or '') where a column means nothing.
+def load(*sources: str | Path, overrides: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """The results of sources as one table with the columns of COLUMNS, empty (NA or '') where a column means nothing.
 
-    `source` is a YAML list, whose entries take `overrides`, or a run directory, or a folder of run directories. Accuracies are
+    A source is a YAML list, whose entries take `overrides`, or a run directory, or a folder of run directories. Accuracies are
     fractions. Rows per epoch: loss and accuracy (split train and valid) and lr; those of a level search have the level as `layer` and metrics
     that start with `search_`. Rows per composition: accuracy and loss. Rows per run: trained_parameters, total_parameters, image_steps, search_trials,
     best_epoch, train_seconds; a system that trains nothing itself has the sums of image_steps, search_trials and train_seconds over its distinct prerequisites.
-    What is not finished is named on stderr in one line. InputError where the source cannot be read.
+    What is not finished is named on stderr in one line. InputError where a source cannot be read.
     """
-    results = find(source, overrides)
+    results = find(*sources, overrides=overrides)
     if results.note:
         print(results.note, file=sys.stderr)
     return results.table
 
 
-def find(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Results:
-    """The finished runs of a YAML list, a run directory or a folder of run directories, each once."""
-    path = Path(source)
+def find(*sources: str | Path, overrides: Mapping[str, Any] | None = None) -> Results:
+    """The finished runs of YAML lists, run directories and folders of run directories, equal ones once.
+
+    A run that several sources evaluate differently has all of these evaluations, but one for each split and severities: the last source's.
+    """
+    found = [_find_in(Path(source), overrides or {}) for source in sources]
+    runs: dict[str, Record] = {}
+    for record in (record for results in found for record in results.runs):
+        key = record.experiment.hash
+        runs[key] = _join(runs[key], record) if key in runs else record
+    missing = dict.fromkeys(words for results in found for words in results.missing)
+    return Results(", ".join(results.source for results in found), tuple(runs.values()), tuple(missing))
+
+
+def _join(first: Record, second: Record) -> Record:
+    """One record of the same run from two sources."""
+    if first.evaluations == second.evaluations:
+        return first
+    last = {}
+    for path in first.evaluations + second.evaluations:
+        tested = read_evaluation(path)
+        last[tested.split, str(tested.severities)] = path
+    return Record(first.experiment, first.directory, tuple(last.values()))
+
+
+def _find_in(path: Path, overrides: Mapping[str, Any]) -> Results:
     if not path.is_dir():
-        return _find_in_list(path, overrides or {})
+        return _find_in_list(path, overrides)
     if overrides:
         raise InputError(f"{path}: overrides go with a list of experiments, not with a folder of runs")
     return _find_in_folder(path)
@@ -384,11 +408,27 @@ def write_stdout(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def add_sources(arguments: Arguments) -> None:
+    """The sources of a command line, which `split_sources` reads."""
+    arguments.add_argument("source", nargs="+", help="YAML lists, run directories, or folders of run directories")
+
+
+def split_sources(sources: Sequence[str], rest: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """All sources of a command line, also those that follow an option (argparse leaves them in `rest`), and the overrides among them."""
+    overrides = read_overrides(word for word in rest if word.startswith("-"))
+    return [*sources, *(word for word in rest if not word.startswith("-"))], overrides
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = Arguments("python -m plots.results", description=__doc__)
-    arguments.add_argument("source", help="a YAML list, a run directory, or a folder of run directories")
+    add_sources(arguments)
     options, rest = arguments.parse_known_args(argv)
-    return report_errors(lambda: write_stdout(load(options.source, read_overrides(rest)).to_csv(index=False)))
+
+    def write() -> None:
+        sources, overrides = split_sources(options.source, rest)
+        write_stdout(load(*sources, overrides=overrides).to_csv(index=False))
+
+    return report_errors(write)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The summary of a study as text: accuracy by number of corruptions, what each system is told and costs, and paired differences."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+import info_dicts
 from plots import box_plot
 from plots.results import Record, Results, counts, describe_condition, name_systems, read_evaluation, unpack, write_stdout
 from plots.statistics import RESAMPLES, bootstrap_intervals, t_interval
 from plots.style import save_csv
 from train.entry import Experiment
+from train.experiment import RoutedSystem
 
 # Groups of compositions: by their number of corruptions; `singles` are the single corruptions and Identity.
 GROUPS = ("clean", "singles", "1", "2", "3", "4", "5", "6", "all")
+# Those for which differences are given, and what they are called there.
+PAIRED = {"two or more": "two or more corruptions", "all": "all compositions"}
+# What sets a system with parts apart from its published form, in which it is told the corruptions in the order of their application.
+ROUTING = ("order", "routing", "router")
 
 
 def members(group: str, n_c: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -34,9 +40,15 @@ class System:
     experiments: list[Experiment] = field(default_factory=list)
     seeds: list[dict[str, NDArray[np.float64]]] = field(default_factory=list)
 
-    def per_image(self, group: str) -> NDArray[np.float64]:
-        """Mean correctness of each image over seeds."""
-        return np.mean([seed[group] for seed in self.seeds], axis=0)
+    def per_image(self, group: str, seeds: Collection[int]) -> NDArray[np.float64]:
+        """Mean correctness of each image over these of its seeds."""
+        return np.mean([own[group] for e, own in zip(self.experiments, self.seeds) if e.seed in seeds], axis=0)
+
+    @property
+    def told(self) -> bool:
+        """Whether this is a system with parts in its published form."""
+        first = self.experiments[0]
+        return isinstance(first, RoutedSystem) and (first.routing, first.order) == ("told", "application")
 
 
 @dataclass
@@ -56,12 +68,13 @@ class Comparison:
 
 
 def compare(runs: Sequence[Record], table: pd.DataFrame) -> list[Comparison]:
-    """Reads the per-image results of all runs, put together where they can be compared."""
+    """Reads the per-image results of all runs, put together where they can be compared; systems in the menu's order, plain before variants."""
     tested = table[table["composition"] != ""]
     rows = tested[["dataset", "run", "condition"]].assign(label=name_systems(tested)).drop_duplicates()
     labels = {tuple(row[:3]): row[3] for row in rows.to_numpy().tolist()}
     comparisons: dict[Any, Comparison] = {}
-    for run in runs:
+    numbers = {str(name): number for number, name in info_dicts.METHODS.items()}
+    for run in sorted(runs, key=lambda run: (numbers[run.experiment.method], run.experiment.condition != "")):
         e = run.experiment
         for path in run.evaluations:
             facts = read_evaluation(path)
@@ -76,12 +89,6 @@ def compare(runs: Sequence[Record], table: pd.DataFrame) -> list[Comparison]:
             masks = {group: members(group, n) for group in (*GROUPS, "two or more")}
             system.seeds.append({group: correct[mask].mean(axis=0) for group, mask in masks.items() if mask.any()})
     return list(comparisons.values())
-
-
-def oracle(experiment: Experiment) -> str:
-    """What a system is told at test time about the corruptions of an image; modules in random order do without the order."""
-    told = str(experiment.choice("method").oracle)
-    return "names" if getattr(experiment, "order", "") == "random" else told
 
 
 def accuracies(comparison: Comparison) -> pd.DataFrame:
@@ -100,35 +107,55 @@ def accuracies(comparison: Comparison) -> pd.DataFrame:
     )
 
 
+def unrouted(experiment: Experiment) -> Any:
+    """The canonical form without routing and without seeds at any depth: that of one system under every routing."""
+
+    def without(form: Any, keys: Collection[str]) -> Any:
+        return {key: without(value, ("seed",)) for key, value in form.items() if key not in keys} if isinstance(form, dict) else form
+
+    return without(experiment.canonical(), ("seed", *ROUTING))
+
+
+def pairs(comparison: Comparison) -> tuple[list[tuple[System, System]], list[tuple[System, System]]]:
+    """Which systems are compared, each list in menu order.
+
+    The claims: each system with parts, in its published form, and each Contrastive against each CrossEntropy of its model. The routings: each
+    system with parts that is told less, or acts in another order, against the same system in its published form.
+    """
+    systems = list(comparison.systems.values())
+    claims, routings = [], []
+    for system in systems:
+        first = system.experiments[0]
+        if system.told or first.method == "Contrastive":
+            plain = [other for other in systems if other.experiments[0].method == "CrossEntropy"]
+            claims += [(system, other) for other in plain if other.experiments[0].model == first.model]
+        elif isinstance(first, RoutedSystem):
+            same = [other for other in systems if other.told and unrouted(other.experiments[0]) == unrouted(first)]
+            routings += [(system, other) for other in same]
+    return claims, routings
+
+
 def differences(comparison: Comparison) -> pd.DataFrame:
-    """Paired per-image differences of each modular system from each CrossEntropy of its model, with 95 % bootstrap intervals over images."""
-    rows = []
-    by_method: dict[str, list[System]] = {}
-    for system in comparison.systems.values():
-        by_method.setdefault(system.experiments[0].method, []).append(system)
-    sizes = {"two or more": int((comparison.n_c >= 2).sum()), "all": len(comparison.n_c)}
-    for modular in by_method.get("ModularSystem", []):
-        for plain in by_method.get("CrossEntropy", []):
-            groups = [group for group, size in sizes.items() if size]
-            if modular.experiments[0].model != plain.experiments[0].model:
-                continue
-            per_image = np.stack([modular.per_image(group) - plain.per_image(group) for group in groups], axis=1)
-            for group, interval in zip(groups, bootstrap_intervals(per_image)):
-                rows.append(
-                    (
-                        comparison.title,
-                        f"{modular.label} - {plain.label}",
-                        group,
-                        sizes[group],
-                        len(modular.seeds),
-                        len(plain.seeds),
-                        comparison.images,
-                        *interval,
-                    )
-                )
-    return pd.DataFrame(
-        rows, columns=["comparison", "systems", "group", "compositions", "seeds", "other_seeds", "images", "difference", "low", "high"]
-    )
+    """Paired per-image differences of the systems in `pairs`, with 95 % bootstrap intervals over images.
+
+    Each side is the mean over the seeds that both sides have; where they share none, over its own.
+    """
+    sizes = {group: int(members(group, comparison.n_c).sum()) for group in PAIRED}
+    rows, per_image = [], []
+    for kind, compared in zip(("claim", "routing"), pairs(comparison)):
+        for one, other in compared:
+            own, others = ({e.seed for e in system.experiments} for system in (one, other))
+            if common := own & others:
+                own = others = common
+            for group, size in sizes.items():
+                if size:
+                    counted = (size, len(own), len(others), bool(common), comparison.images)
+                    rows.append((comparison.title, kind, f"{one.label} - {other.label}", group, *counted))
+                    per_image.append(one.per_image(group, own) - other.per_image(group, others))
+    intervals = bootstrap_intervals(np.stack(per_image, axis=1)) if rows else []
+    seeds = ["seeds", "other_seeds", "same_seeds"]
+    columns = ["comparison", "kind", "systems", "group", "compositions", *seeds, "images", "difference", "low", "high"]
+    return pd.DataFrame([(*row, *interval) for row, interval in zip(rows, intervals)], columns=columns)
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
@@ -179,23 +206,31 @@ def describe_costs(comparisons: Sequence[Comparison], table: pd.DataFrame) -> st
             for metric in ("trained_parameters", "total_parameters", "image_steps", "search_trials"):
                 numbers = sorted({int(values[key]) for e in system.experiments if (key := (e.dataset, e.name, metric)) in values})
                 cells.append(f"{numbers[0]:,}" + (f" to {numbers[-1]:,}" if len(numbers) > 1 else "") if numbers else "?")
-            rows.append([f"{first.dataset}: {system.label}" if several else system.label, oracle(first), *cells])
-    title = "What each system is told at test time and what it takes (modules: with their backbone, each part counted once)"
+            rows.append([f"{first.dataset}: {system.label}" if several else system.label, first.oracle, *cells])
+    title = "What each system is told at test time and what it takes (systems: with their parts, each part counted once)"
     return f"{title}\n\n{align(rows)}"
 
 
 def describe_differences(values: pd.DataFrame) -> str:
-    """The paired differences as text, in percentage points."""
+    """The paired differences as text, in percentage points: the claims, and below them what other routings cost."""
     if values.empty:
-        return "Paired difference: none (it takes a ModularSystem and a CrossEntropy of one model, evaluated on the same images and compositions)"
-    groups = {"two or more": "two or more corruptions", "all": "all compositions"}
+        return (
+            "Paired difference: none (it takes a CrossEntropy and a Contrastive or a system with parts of its model, "
+            "or one system under two routings, evaluated on the same images and compositions)"
+        )
     rows = [["", "compositions", "images", "seeds", "mean", "95 % interval"]]
     for row in values.to_dict("records"):
-        seeds = str(row["seeds"]) if row["seeds"] == row["other_seeds"] else f"{row['seeds']} - {row['other_seeds']}"
+        seeds = str(row["seeds"]) if row["same_seeds"] else f"{row['seeds']} - {row['other_seeds']}"
         bounds = f"{100 * row['low']:+.1f}..{100 * row['high']:+.1f}"
         cells = [str(row["compositions"]), f"{row['images']:,}", seeds, f"{100 * row['difference']:+.1f}", bounds]
-        rows.append([f"{row['systems']}, {groups[row['group']]}", *cells])
-    return f"Paired per-image differences in percentage points, seeds averaged (bootstrap over images, {RESAMPLES:,} resamples)\n\n{align(rows)}"
+        rows.append([f"{row['systems']}, {PAIRED[row['group']]}", *cells])
+    head, *lines = align(rows).splitlines()
+    n_claims = int((values["kind"] == "claim").sum())
+    blocks = ["\n".join(block) for block in (lines[:n_claims], lines[n_claims:]) if block]
+    title = f"Paired per-image differences in percentage points, seeds averaged (bootstrap over images, {RESAMPLES:,} resamples)"
+    if not values["same_seeds"].all():
+        title += "\nseeds: those that both sides have; 'n - m': none in common, so all n and all m"
+    return f"{title}\n\n{head}\n" + "\n\n".join(blocks)
 
 
 def summarize(results: Results, folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,17 @@ from plots.style import PAGE, PALETTE, method_colour, save, styled
 PANEL_HEIGHT = 1.5  # inches
 LEGEND_LINES = 8  # entries of a panel's legend
 FEW = 10  # epochs: curves this short have a dot at each
+MANY = 4  # methods side by side: more are drawn below them
+# What the curves of these parts are, where others have the loss and the accuracy of a classification.
+LOSSES = {"Autoencoder": "MSE", "Router": "binary cross-entropy"}
+ACCURACIES = {"Router": "all corruptions named (%)"}
 # Line style and the fill of its dots (None: the line's colour).
 STYLES: dict[str, tuple[Any, str | None]] = {"train": ("--", "white"), "valid": ("-", None)}
 
 
 def draw(table: pd.DataFrame, folder: Path) -> list[Path]:
-    """Draws, for each data set, train (dashed) and valid (solid) loss and accuracy, one column per method and one colour per run;
-    and, where a level was searched, validation accuracy by level, one panel per run.
+    """Draws, for each data set, train (dashed) and valid (solid) loss and accuracy, one column per method and one colour per run (a method
+    that classifies nothing has a loss alone); and, where a level was searched, validation accuracy by level, one panel per run.
 
     Returns the paths of CSV, PDF and PNG. InputError where no run in the table has been trained.
     """
@@ -58,29 +63,19 @@ def short(run: str, method: str) -> str:
 
 
 def draw_curves(rows: pd.DataFrame, dataset: str) -> Figure:
-    """Loss above accuracy, one column per method."""
+    """Loss above accuracy, one column per method and at most MANY columns in a line."""
     methods = [name for name in info_dicts.METHODS.values() if (rows["method"] == name).any()]
-    figure = Figure(figsize=(PAGE, 2 * PANEL_HEIGHT + 1.2), layout="constrained")
-    panels = figure.subplots(2, len(methods), squeeze=False, sharex="col")
-    for column, method in zip(panels.T, methods):
-        runs = list(rows[rows["method"] == method].groupby("run", sort=False))
-        labels = Counter(short(str(run), method) for run, _ in runs)
-        palette = [method_colour(method)] if len(labels) == 1 else [colour for colour in PALETTE if colour != "#999999"]
-        colours = {label: palette[number % len(palette)] for number, label in enumerate(labels)}
-        for run, own in runs:
-            for axes, metric in zip(column, ("loss", "accuracy")):
-                for split in STYLES:
-                    values = own[(own["metric"] == metric) & (own["split"] == split)]
-                    plot_epochs(axes, values, split, colours[short(str(run), method)], 100 if metric == "accuracy" else 1)
-        column[0].set_title(method)
-        column[1].set(xlabel="epoch", ylim=(0, 100))
-        handles = [Line2D([], [], color=colours[label], label=label + (f" ({n} seeds)" if n > 1 else "")) for label, n in labels.items()]
-        more = [Line2D([], [], linestyle="", label=f"and {len(handles) - LEGEND_LINES} more")] if len(handles) > LEGEND_LINES else []
-        column[1].legend(
-            handles=[*handles[:LEGEND_LINES], *more], loc="upper center", bbox_to_anchor=(0.5, -0.35), handlelength=1.0, fontsize=5.5
-        )
-    panels[0, 0].set_ylabel("loss")
-    panels[1, 0].set_ylabel("accuracy (%)")
+    lines = math.ceil(len(methods) / MANY)
+    columns = math.ceil(len(methods) / lines)
+    figure = Figure(figsize=(PAGE, (2 * PANEL_HEIGHT + 1.2) * lines), layout="constrained")
+    panels = figure.subplots(2 * lines, columns, squeeze=False)
+    for number, method in enumerate(methods):
+        line, column = divmod(number, columns)
+        draw_method(panels[2 * line, column], panels[2 * line + 1, column], rows[rows["method"] == method], method)
+    for line in panels:
+        name_once(line)
+    for axes in panels[-2:, columns - (columns * lines - len(methods)) :].flat:
+        axes.set_axis_off()
     splits = [
         Line2D([], [], color="0.3", linestyle=style, marker="o", markersize=2, markerfacecolor=face or "0.3", label=split)
         for split, (style, face) in STYLES.items()
@@ -88,6 +83,41 @@ def draw_curves(rows: pd.DataFrame, dataset: str) -> Figure:
     panels[0, 0].legend(handles=splits, loc="upper right")
     figure.suptitle(f"{dataset}: n = {rows['run'].nunique()} runs", fontsize=7)
     return figure
+
+
+def name_once(panels: Iterable[Axes]) -> None:
+    """Leaves a panel's y axis without its name where its neighbour to the left has the same."""
+    before = ""
+    for axes in panels:
+        name = axes.get_ylabel()
+        axes.set_ylabel("" if name == before else name)
+        before = name
+
+
+def draw_method(above: Axes, below: Axes, rows: pd.DataFrame, method: str) -> None:
+    """The curves of one method's runs: loss above accuracy, where there is one, and under them which colour is which."""
+    runs = list(rows.groupby("run", sort=False))
+    labels = Counter(short(str(run), method) for run, _ in runs)
+    palette = [method_colour(method)] if len(labels) == 1 else [colour for colour in PALETTE if colour != "#999999"]
+    colours = {label: palette[number % len(palette)] for number, label in enumerate(labels)}
+    classifies = (rows["metric"] == "accuracy").any()
+    for run, own in runs:
+        for axes, metric in ((above, "loss"), (below, "accuracy")) if classifies else ((above, "loss"),):
+            for split in STYLES:
+                values = own[(own["metric"] == metric) & (own["split"] == split)]
+                plot_epochs(axes, values, split, colours[short(str(run), method)], 100 if metric == "accuracy" else 1)
+    above.set_title(method)
+    above.set_ylabel(LOSSES.get(method, "loss"))
+    if classifies:
+        above.tick_params(labelbottom=False)
+        below.set(xlabel="epoch", ylabel=ACCURACIES.get(method, "accuracy (%)"), ylim=(0, 100))
+    else:
+        above.set_xlabel("epoch")
+        below.set_axis_off()
+    handles = [Line2D([], [], color=colours[label], label=label + (f" ({n} seeds)" if n > 1 else "")) for label, n in labels.items()]
+    more = [Line2D([], [], linestyle="", label=f"and {len(handles) - LEGEND_LINES} more")] if len(handles) > LEGEND_LINES else []
+    place = (0.5, -0.35 if classifies else 0.8)
+    below.legend(handles=[*handles[:LEGEND_LINES], *more], loc="upper center", bbox_to_anchor=place, handlelength=1.0, fontsize=5.5)
 
 
 def draw_search(rows: pd.DataFrame, dataset: str) -> Figure:

@@ -81,7 +81,8 @@ def test_paired_difference_has_scipys_bootstrap_interval(study: Study, capsys: p
 
 
 def paired(study: Study, capsys: pytest.CaptureFixture, *entries: dict[str, Any]) -> tuple[str, pd.DataFrame]:
-    """The printed summary of a list, and the rows of its differences over all compositions, by the names of their systems."""
+    """The printed summary of a list, and the rows of its differences over all compositions, by the names of their systems; no figure."""
+    study.monkeypatch.setattr(box_plot, "draw", lambda *_: [])
     out = summary(study, capsys, study.list_of(*entries), "--out", str(study.folder / "out"))
     return out, pd.read_csv(study.folder / "out" / "differences.csv").query("group == 'all'").set_index("systems")
 
@@ -126,8 +127,11 @@ def test_claims_and_other_routings_are_paired_in_menu_order(study: Study, capsys
     printed = [[line.split(", two or more")[0] for line in block.splitlines() if ", two or more" in line] for block in blocks]
     assert printed == [claims, routings]
     labels = list(dict.fromkeys(line.split("  ")[0] for line in out[:start].splitlines()))
-    order = ["Identity", "CrossEntropy", "Contrastive", "ModularSystem", "ImgSpaceIdentity", "ImgSpaceJoint (router)", "ImgSpaceJoint"]
-    assert [label for label in labels if label in order] == order
+    by_method = [[label for label in limits if label.split(" ")[0] == method] for method in info_dicts.METHODS.values()]
+    expected = [label for own in by_method for label in sorted(own, key=lambda label: "(" in label)]
+    assert [label for label in labels if label in limits] == expected
+    rows = box_plot.points(load(study.list_of(*(entry for entry, _ in limits.values()))))
+    assert rows["system"].unique().tolist() == expected
 
 
 def test_oracles_are_named(study: Study, capsys: pytest.CaptureFixture) -> None:
@@ -272,22 +276,24 @@ def test_box_plot_has_its_groups_reference_lines_and_n(study: Study) -> None:
     study.trained(SYSTEM, random_bits(0))
     rows = box_plot.points(load(study.list_of(SYSTEM, IDENTITY)))
     assert rows["system"].unique().tolist() == ["Identity", "ModularSystem"]
+    worse = rows.query("system == 'Identity'").assign(system="Identity worse", accuracy=0.2)
+    rows = pd.concat([worse, rows])
     figure = box_plot.draw_boxes(rows, DATASET, "test")
     (axes,) = figure.axes
     assert axes.get_ylim() == (0, 100)
     assert [label.get_text() for label in axes.get_xticklabels()] == ["clean", "1", "2", "3", "4", "5", "6"]
-    assert len(axes.patches) == 2 * 7
+    assert len(axes.patches) == 3 * 7
     clean = 100 * rows.query("system == 'Identity' and composition == 'Identity'")["accuracy"].item()
     heights = {text.get_text(): text.xy[1] for text in axes.texts}
     assert heights == {"chance": 10.0, "clean": clean}
     assert "167 compositions, 1 seed" in axes.get_title()
     dots = [len(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"]
-    assert dots == [1, 6, 30, 40, 30, 30, 30] * 2
+    assert dots == [1, 6, 30, 40, 30, 30, 30] * 3
 
 
 @pytest.mark.parametrize(("n", "lines"), [(8, [7]), (9, [4, 3]), (17, [3, 3, 1])])
-def test_many_systems_take_more_lines_of_groups(study: Study, n: int, lines: list[int]) -> None:
-    methods = [name for name, choice in ((str(method), method) for method in info_dicts.METHODS.values()) if "oracle" in choice.facts]
+def test_many_systems_take_more_lines_of_groups(n: int, lines: list[int]) -> None:
+    methods = [str(method) for method in info_dicts.METHODS.values() if "oracle" in method.facts]
     rows = pd.DataFrame(
         [
             {"method": methods[i % len(methods)], "system": f"system {i}", "n_corruptions": int(count), "composition": "-".join(names), "accuracy": 0.01 * i, "seeds": 1}
@@ -297,11 +303,11 @@ def test_many_systems_take_more_lines_of_groups(study: Study, n: int, lines: lis
     )  # fmt: skip
     figure = box_plot.draw_boxes(rows, DATASET, "test")
     labels = [[label.get_text() for label in axes.get_xticklabels()] for axes in figure.axes]
-    assert sum(labels, []) == ["clean", "1", "2", "3", "4", "5", "6"]
+    assert [label for line in labels for label in line] == ["clean", "1", "2", "3", "4", "5", "6"]
     assert [len(line) for line in labels] == lines
     for axes, groups in zip(figure.axes, lines):
         assert len(axes.patches) == n * groups
-        assert {text.get_text() for text in axes.texts} == {"chance", "clean"} if "Identity" in methods else {"chance"}
+        assert {text.get_text() for text in axes.texts} == {"chance", "clean"}
         # The boxes of all lines are equally wide.
         assert axes.get_xlim() == (-0.6, lines[0] - 0.4)
     (legend,) = figure.legends
