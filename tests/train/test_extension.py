@@ -51,7 +51,7 @@ MODEL = '''"""Perceptron: one hidden layer."""
 
 from torch import nn
 
-from models.networks import Network, module, network, scaled
+from models.networks import Network, autoencoder, module, network, scaled
 
 
 @network("Perceptron")
@@ -62,10 +62,18 @@ def perceptron(classes: int, width: float) -> Network:
 
 
 @module("Perceptron")
-def perceptron_module(level: int, width: float) -> nn.Module:
+def perceptron_module(level: int, width: float, max_kernel: int) -> nn.Module:
     """A convolution at level 0, a linear layer at 1."""
     units = scaled(64, width)
-    return nn.Conv2d(3, 3, 5, padding=2) if level == 0 else nn.Linear(units, units)
+    return nn.Conv2d(3, 3, min(5, max_kernel), padding="same") if level == 0 else nn.Linear(units, units)
+
+
+@autoencoder("Perceptron")
+def perceptron_autoencoder(size: int, width: float) -> Network:
+    """One hidden layer between images."""
+    pixels, units = 3 * size * size, scaled(64, width)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, units), nn.ReLU())
+    return Network([encoder, nn.Sequential(nn.Linear(units, pixels), nn.Unflatten(1, (3, size, size)))])
 '''
 MODEL_LINE = 'Choice("Perceptron", blocks=2, sizes=(28,))'
 
@@ -100,6 +108,8 @@ LIST = """
 - {<<: *base, method: LabelSmoothing, seed: 1, model: SmallNet, corruptions: [Mirror]}
 - {dataset: Stripes, epochs: 3, batch_size: 32, method: ModularSystem, corruptions: [Mirror, Rotate90],
    backbone: {lr: 0.02}, module: {level: auto, search_epochs: 1, lr: 0.02, weight: 0.1}, evaluation: {compositions: [ID, MI, R90-MI]}}
+- {dataset: Stripes, epochs: 3, batch_size: 32, method: ImgSpaceIdentity, corruptions: [Mirror, Rotate90],
+   autoencoder: {lr: 0.02}, classifier: {lr: 0.02}, evaluation: {compositions: [ID, MI, R90-MI]}}
 - {dataset: FashionMNIST-mini, model: Perceptron, epochs: 1, lr: 0.02, method: Identity, evaluation: {images: 100, compositions: [ID, MI]}}
 """
 
@@ -161,10 +171,10 @@ def python(copy, *arguments):
 def test_one_more_of_each_trains_is_evaluated_and_stands_in_the_results(copy):
     printed = python(copy, "-m", "train", "list.yaml", "--workers", "1")
     assert "FAILED" not in printed
-    assert python(copy, "-m", "train", "list.yaml", "--list").splitlines()[-1] == "4 entries: 4 done"
+    assert python(copy, "-m", "train", "list.yaml", "--list").splitlines()[-1] == "5 entries: 5 done"
     table = pd.read_csv(io.StringIO(python(copy, "-m", "plots.results", "list.yaml")))
     tested = table[(table.metric == "accuracy") & (table.split == "test")]
-    assert set(tested.method) == {"LabelSmoothing", "ModularSystem", "Identity"}
+    assert set(tested.method) == {"LabelSmoothing", "ModularSystem", "ImgSpaceIdentity", "Identity"}
     assert set(tested.dataset) == {"Stripes", "FashionMNIST-mini"}
     assert set(tested.model) == {"Perceptron", "SmallNet"}
     assert set(tested.composition) == {"Identity", "Mirror", "Rotate90-Mirror"}
@@ -175,7 +185,7 @@ def test_one_more_of_each_trains_is_evaluated_and_stands_in_the_results(copy):
     assert values["Stripes", "ModularSystem", "Perceptron", "Identity"] > 0.8
     assert values["FashionMNIST-mini", "Identity", "Perceptron", "Identity"] > 0.3
     assert {path.name.split("-")[0] for path in (copy / "runs" / "Stripes").iterdir()} == {
-        "LabelSmoothing", "Identity", "Module", "ModularSystem",
+        "LabelSmoothing", "Identity", "Module", "ModularSystem", "Autoencoder", "ImgSpaceIdentity",
     }  # fmt: skip
 
 
