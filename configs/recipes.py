@@ -30,7 +30,8 @@ FACESCRUB = recipe(one_step_lr=0.1, contrastive_weight=0.01, module_weight=0.1, 
 
 RECIPES: dict[str, Recipe] = {
     "FashionMNIST-mini": {
-        **{name: {"lr": 0.05} for name in ("identity", "crossentropy", "backbone", "autoencoder", "classifier", "router")},
+        **{name: {"lr": 0.05} for name in ("identity", "crossentropy", "backbone", "classifier", "router")},
+        "autoencoder": {"lr": 0.1},
         "contrastive": {"lr": 0.05, "weight": 0.1},
         "module": {"level": "auto", "search_epochs": 2, "lr": 0.05, "weight": 0.1},
         "manual": {"level": 3, "lr": 0.05, "weight": 0.1},

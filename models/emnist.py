@@ -55,7 +55,10 @@ def emnist_module(level: int, width: float, max_kernel: int) -> nn.Module:
 
 @autoencoder("EMNISTNet")
 def emnist_autoencoder(size: int, width: float) -> Network:
-    """The study's autoencoder (arXiv 2306.09005): sides 28, 14, 7, 4 and back, ends in tanh; 2,058,243 parameters. Torch's default initialisation."""
+    """The study's autoencoder (arXiv 2306.09005): sides 28, 14, 7, 4 and back, ends in tanh; 2,058,243 parameters.
+
+    Torch's default initialisation.
+    """
     c1, c2, c3 = (scaled(channels, width) for channels in _CHANNELS[:3])
     return Network(
         [

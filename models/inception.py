@@ -1,6 +1,7 @@
-"""InceptionV3: torchvision's Inception-v3 in blocks, for face images of 100 or 112 pixels, without the auxiliary head and the final dropout."""
+"""InceptionV3: torchvision's Inception-v3 in blocks, for faces of 100 or 112 pixels, without the auxiliary head and the final dropout."""
 
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -31,11 +32,11 @@ _MIXED_MODULES = {7: "5d", 8: "5d", 9: "6b", 10: "6c", 11: "6d", 12: "6e", 13: "
 
 @network("InceptionV3")
 def inception_v3(classes: int, width: float) -> Network:
-    """17 blocks for standardised (N, 3, S, S) images, S = 100 or 112; 22,580,580 parameters with 388 classes (Szegedy et al., arXiv 1512.00567).
+    """17 blocks for standardised images (N, 3, S, S), S = 100 or 112 (arXiv 1512.00567); 22,580,580 parameters with 388 classes.
 
-    Levels 1..16 at S = 100: (32, 49, 49), (32, 47, 47), (64, 47, 47), (80, 23, 23), (192, 21, 21), (256, 10, 10), (288, 10, 10) twice, (768, 4, 4)
-    five times, (1280, 1, 1), (2048, 1, 1) and the pooled (2048,). The width is rounded up to a multiple of 1/16, so that concatenated branches add up.
-    Initialised like torchvision's Inception3: weights truncated normal (0.1, within 2), batch norms 1 and 0, the classifier's biases torch's default.
+    Levels 1..16 at S = 100: (32, 49, 49), (32, 47, 47), (64, 47, 47), (80, 23, 23), (192, 21, 21), (256, 10, 10), (288, 10, 10) twice,
+    (768, 4, 4) five times, (1280, 1, 1), (2048, 1, 1) and the pooled (2048,). The width is rounded up to a multiple of 1/16, so that
+    concatenated branches add up. Initialised like torchvision's Inception3: weights truncated normal (0.1, within 2), batch norms 1 and 0.
     """
     width = _sixteenths(width)
     conv, mixed = functools.partial(_conv, width), functools.partial(_mixed, width)
@@ -58,8 +59,8 @@ def inception_v3(classes: int, width: float) -> Network:
 
 @module("InceptionV3")
 def inception_module(level: int, width: float, max_kernel: int) -> nn.Module:
-    """The study's modules (arXiv 2306.09005): an image autoencoder at level 0, three 5x5 convolutions at 1..6 and 14, a mixed block at 7..13 and 15,
-    three linear layers at 16, all with batch norm.
+    """The study's modules (arXiv 2306.09005): an image autoencoder at level 0, three 5x5 convolutions at 1..6 and 14,
+    a mixed block at 7..13 and 15, three linear layers at 16, all with batch norm.
 
     Parameters: 312,771 at level 0; 77,088 at 1, 2; 307,776, 480,720, 2,766,528, 4,917,504 at 3..6; 122,891,520 at 14; 12,601,344 at 16.
     Mixed blocks are initialised like the network, the others by torch's default.
@@ -80,14 +81,15 @@ def inception_module(level: int, width: float, max_kernel: int) -> nn.Module:
 
 @autoencoder("InceptionV3")
 def inception_autoencoder(size: int, width: float) -> Network:
-    """The study's autoencoder (arXiv 2306.09005): five stride-2 convolutions with batch norm, and back; linear output, 11,893,763 parameters.
+    """The study's autoencoder (arXiv 2306.09005): five stride-2 convolutions and back, linear output; 11,893,763 parameters.
 
     The map of images of 100 pixels has side 4, then 7, 13, 25, 50, 100 on the way back. Torch's default initialisation.
     """
     channels = [3, *(scaled(number, _sixteenths(width)) for number in (64, 128, 256, 256, 512))]
-    encoder, decoder = [], []
+    encoder: list[nn.Module] = []
+    decoder: list[nn.Module] = []
     side = size
-    for inputs, outputs in zip(channels[:-1], channels[1:], strict=True):
+    for inputs, outputs in itertools.pairwise(channels):
         encoder.append(_activated(nn.Conv2d(inputs, outputs, 5, stride=2, padding=2)))
         # An odd side is 2n - 1 for its half n, an even one 2n.
         back = nn.ConvTranspose2d(outputs, inputs, 5, stride=2, padding=2, output_padding=1 - side % 2)

@@ -76,7 +76,7 @@ def build_network(model: str, classes: int, width: float = 1.0) -> Network:
 def build_module(model: str, level: int, width: float = 1.0, kernels: str = "published", size: int | None = None) -> nn.Module:
     """Return a freshly initialised module for a level of an architecture: its output has the shape of its input, the tensor of that level.
 
-    `width` is that of the network it belongs to. `kernels` is "published", or "fitted" to images of `size` pixels (the menu's first size by default):
+    `width` is that of the network it belongs to. `kernels` is "published", or "fitted" to images of `size` pixels (by default the first):
     square stride-1 kernels are then at most 2 * side - 1 for the level's map of that side, so that no weight only ever meets padding.
     torchvision's own blocks stay as they are. Raises ValueError unless level is in 0..blocks-1, for other words and for sizes off the menu.
     """
@@ -91,7 +91,7 @@ def build_module(model: str, level: int, width: float = 1.0, kernels: str = "pub
 
 
 def build_autoencoder(model: str, size: int, width: float = 1.0) -> Network:
-    """Return a freshly initialised autoencoder for the images of an architecture: (N, 3, size, size) to the same, both as networks see them.
+    """Return a freshly initialised autoencoder for an architecture's images, (N, 3, size, size) to the same, both as networks see them.
 
     Its two blocks are the encoder and the decoder. `width` multiplies every hidden number of channels and units.
     Raises ValueError for an architecture or a size that is not on the menu, or without a builder.

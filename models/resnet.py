@@ -32,6 +32,7 @@ def resnet18_module(level: int, width: float, max_kernel: int) -> nn.Module:
 
     Parameters: 113,091 at level 0; 73,984 at 1..3; 295,424 at 4, 5; 1,180,672 at 6, 7; 4,720,640 at 8; 527,360 at 9.
     Residual blocks are initialised like the network, levels 0 and 9 by torch's default; batch norms are 1 and 0 everywhere.
+    `max_kernel` cuts none of them.
     """
     if level == 0:
         return _image_autoencoder(scaled(32, width), scaled(64, width))

