@@ -3,30 +3,61 @@
 from configs.recipes import RECIPES, SEEDS
 from configs.studies import Study, contrastive, crossentropy, identity, imgspace, manual, modules, routing
 
-GPU = "200 epochs an entry, made for a GPU each."
-CLEAN = "TIME"
-NO_TABLE = "no table was published"
+SEVEN_ROWS = (
+    "On 2 cores an epoch takes 11 min (EMNIST), 23 min (CIFAR10), 98 min (FaceScrub), by measured rows per second: 7 rows per image."
+)
+CLAIM = "no table was published, and the list has not been run at this length"
 
 LISTS = {
     "demo": Study(
         # Autoencoders early: the classifier that waits for them trains beside the others, not after them.
         [identity, imgspace, crossentropy, contrastive, modules],
-        time="TIME",
-        expect="EXPECT",
+        time="5 minutes on 2 cores, no GPU: every method of the study on FashionMNIST-mini (6,000 training images), 167 compositions of 1,000 test images.",
+        expect="Expect, as mean accuracy on the seven single corruptions: Identity 56 %, CrossEntropy 85 %, Contrastive 84 %, ModularSystem 81 %, "
+        "ImgSpaceIdentity 82 %, ImgSpaceJoint 86 %; on all 167: 16, 35, 40, 44, 56, 52 %.",
         datasets=["FashionMNIST-mini"],
         seeds=[1],
         common={"epochs": 10, "evaluation": {"images": 1000}},
     ),
-    "identity": Study([identity], f"{GPU} {CLEAN}", "EXPECT"),
-    "crossentropy": Study([crossentropy], f"{GPU} {CLEAN}", "EXPECT"),
-    "contrastive": Study([contrastive], f"{GPU} {CLEAN}", "EXPECT"),
-    "modules": Study([modules], f"{GPU} {CLEAN}", "EXPECT"),
-    "manual_modules": Study([manual], f"{GPU} {CLEAN}", "EXPECT"),
-    "imgspace": Study([imgspace], f"{GPU} {CLEAN}", "EXPECT"),
-    "routing": Study([routing], f"{GPU} {CLEAN}", "EXPECT"),
+    "identity": Study(
+        [identity],
+        time="200 epochs an entry, for a GPU each. On 2 cores an epoch takes 1.5 min (EMNIST), 3.3 min (CIFAR10), 14 min (FaceScrub), by measured rows per second.",
+        expect=f"Expect clean accuracies near 89, 92 and 96 %, the ceilings that the paper draws, and little on any corruption; {CLAIM}.",
+    ),
+    "crossentropy": Study(
+        [crossentropy],
+        time=f"200 epochs an entry, for a GPU each. {SEVEN_ROWS}",
+        expect=f"Expect nearly the clean accuracy on single corruptions, and less with every further one; {CLAIM}.",
+    ),
+    "contrastive": Study(
+        [contrastive],
+        time=f"200 epochs an entry, for a GPU each. {SEVEN_ROWS}",
+        expect=f"Expect little above CrossEntropy on compositions (the paper's claim); {CLAIM}.",
+    ),
+    "modules": Study(
+        [modules],
+        time="200 epochs an entry and 30, 50, 85 for a module's search, for a GPU each. On 2 cores an epoch of a module takes about 5 min (EMNIST), 7 min (CIFAR10), 28 min (FaceScrub).",
+        expect=f"Expect the modular system above CrossEntropy and Contrastive from two corruptions up (the paper's claim); {CLAIM}.",
+    ),
+    "manual_modules": Study(
+        [manual],
+        time="200 epochs an entry, for a GPU each. On 2 cores an epoch of a module takes about 5 min (EMNIST), 7 min (CIFAR10), 28 min (FaceScrub).",
+        expect=f"Expect what modules.yaml gives where its search finds these levels; {CLAIM}.",
+    ),
+    "imgspace": Study(
+        [imgspace],
+        time=f"200 epochs an entry, for a GPU each. JointClassifier is the longest. {SEVEN_ROWS}",
+        expect=f"Expect both systems above CrossEntropy on compositions where the autoencoders restore well; {CLAIM}.",
+    ),
+    "routing": Study(
+        [routing],
+        time="135 evaluations of seconds to minutes each on a GPU, once modules.yaml and imgspace.yaml are done and a router for each data set and seed "
+        "(200 epochs; on 2 cores one takes 11 to 98 min).",
+        expect=f"Expect every routing but `told` below it, random parts farthest; {CLAIM}.",
+    ),
     "fashionmnist": Study(
         [identity, crossentropy, contrastive, manual, imgspace],
-        time="TIME",
+        time="About 9 hours on 2 cores, no GPU: the EMNIST network on all of FashionMNIST for 5 epochs, 167 compositions of 1,000 test images, 2 seeds.",
         expect="EXPECT",
         datasets=["FashionMNIST"],
         seeds=SEEDS[:2],

@@ -52,7 +52,7 @@ def test_three_header_lines_say_command_time_and_numbers(name):
     first, second, third = (FOLDER / f"{name}.yaml").read_text().splitlines()[:3]
     assert first == f"# bash submit_array.sh configs/{name}.yaml"
     assert re.search(r"\d.* (s|min|minutes|hours?|h|days)\b", second)
-    assert third.startswith("# Expect ")
+    assert third.startswith("# Expect")
     assert max(map(len, (first, second, third))) < 400
 
 
