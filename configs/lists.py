@@ -72,7 +72,7 @@ LISTS = {
         },
     ),
     "fashionmnist_small": Study(
-        [identity, imgspace, crossentropy, contrastive, modules],
+        [identity, imgspace, crossentropy, contrastive, modules, routing],
         time="TIME",
         expect="EXPECT",
         datasets=["FashionMNIST"],
