@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import info_dicts
 import models
+from errors import InputError
 
 WIDTH_STEPS = 64
 
@@ -67,10 +68,10 @@ def build_network(model: str, classes: int, width: float = 1.0) -> Network:
     """Return a freshly initialised network of an architecture in `info_dicts.MODELS`, drawn from torch's global generator.
 
     `width` multiplies every hidden number of channels and units (see `scaled`); 1 gives the published network.
-    Raises ValueError for an architecture that is not on the menu or has no builder.
+    Raises ValueError for an architecture that is not on the menu, InputError for one that no file builds.
     """
     _choice(model)
-    return _find(_network_builders, model)(classes, width)
+    return _find(_network_builders, model, "network")(classes, width)
 
 
 def build_module(model: str, level: int, width: float = 1.0, kernels: str = "published", size: int | None = None) -> nn.Module:
@@ -87,17 +88,17 @@ def build_module(model: str, level: int, width: float = 1.0, kernels: str = "pub
         raise ValueError(f"kernels are published or fitted, not {kernels!r}")
     size = _check_size(choice, choice.sizes[0] if size is None else size)
     max_kernel = sys.maxsize if kernels == "published" else 2 * _map_side(model, level, size) - 1
-    return _find(_module_builders, model)(level, width, max_kernel)
+    return _find(_module_builders, model, "module")(level, width, max_kernel)
 
 
 def build_autoencoder(model: str, size: int, width: float = 1.0) -> Network:
     """Return a freshly initialised autoencoder for an architecture's images, (N, 3, size, size) to the same, both as networks see them.
 
     Its two blocks are the encoder and the decoder. `width` multiplies every hidden number of channels and units.
-    Raises ValueError for an architecture or a size that is not on the menu, or without a builder.
+    Raises ValueError for an architecture or a size that is not on the menu, InputError for an architecture without autoencoder.
     """
     _check_size(_choice(model), size)
-    return _find(_autoencoder_builders, model)(size, width)
+    return _find(_autoencoder_builders, model, "autoencoder")(size, width)
 
 
 def scaled(channels: int, width: float) -> int:
@@ -136,12 +137,12 @@ def _register(builders: dict[str, Builder], model: str, build: Builder) -> Build
     return build
 
 
-def _find(builders: dict[str, Builder], model: str) -> Builder:
+def _find(builders: dict[str, Builder], model: str, kind: str) -> Builder:
     if model not in builders:
         for file in pkgutil.iter_modules(models.__path__):
             importlib.import_module(f"models.{file.name}")
     if model not in builders:
-        raise ValueError(f"no file in models/ registers a builder for {model!r}")
+        raise InputError(f"{model} has no {kind}: no file in models/ registers one with @{kind}({model!r})")
     return builders[model]
 
 

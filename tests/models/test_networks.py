@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import info_dicts
 from data.torchvision_import import import_torchvision
+from errors import InputError
 from models import networks
 from models.networks import Network, build_autoencoder, build_module, build_network, count_parameters, scaled, width_for
 
@@ -428,8 +429,10 @@ def test_models_off_the_menu_and_models_without_a_builder_are_refused(monkeypatc
     with pytest.raises(ValueError, match="SmallNet, EMNISTNet"):
         build_network("LeNet", 10)
     monkeypatch.setitem(info_dicts.MODELS, 99, info_dicts.Choice("LeNet", blocks=2, sizes=(4,)))
-    with pytest.raises(ValueError, match="registers a builder for 'LeNet'"):
+    with pytest.raises(InputError, match=r"LeNet has no network: no file in models/ registers one with @network\('LeNet'\)"):
         build_network("LeNet", 10)
+    with pytest.raises(InputError, match=r"LeNet has no autoencoder"):
+        build_autoencoder("LeNet", 4)
 
 
 def test_one_more_model_is_a_menu_line_and_three_builders(monkeypatch: pytest.MonkeyPatch) -> None:
