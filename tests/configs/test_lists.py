@@ -217,8 +217,8 @@ def test_every_entry_builds_its_networks_and_takes_a_step(experiment, runs):
         )
         assert outcome.correct_cn.shape == (3, 3)
         assert np.isfinite(outcome.loss_c).all()
-        # What fresh autoencoders make of two corrupted images is the same to the last bit, but not what they leave clean.
-        assert len(set(outcome.loss_c)) > 1
+        # Fresh autoencoders make the same of any corrupted image, but leave alone what is clean, unless a fresh router names something there too.
+        assert len(set(outcome.loss_c)) > 1 or experiment.routing == "router"
         return
     method = method_class(experiment.method)(experiment, dataset, CPU)
     assert method.stages()[-1].epochs == experiment.epochs
