@@ -77,7 +77,7 @@ LISTS = {
         expect="EXPECT",
         datasets=["FashionMNIST"],
         seeds=SEEDS[:2],
-        common={"model": "SmallNet", "epochs": 5, "evaluation": {"images": 2000}},
+        common={"model": "SmallNet", "epochs": 5, "evaluation": {"images": 1000}},
         recipe=RECIPES["FashionMNIST-mini"] | {"module": RECIPES["FashionMNIST-mini"]["module"] | {"search_epochs": 1}},
     ),
 }
