@@ -44,8 +44,8 @@ def run(name: str | None, out: Path | None, rest: Sequence[str]) -> None:
         for own in LISTS:
             save(FOLDER / f"{own}.yaml", committed(own))
         return
-    if out is None:
-        raise InputError("--out FILE.yaml is missing: a varied list does not take the place of the committed one")
+    if out is None or out.resolve() in {FOLDER / f"{own}.yaml" for own in LISTS}:
+        raise InputError("--out must name a file of your own: a varied list does not take the place of a committed one")
     blocks = LISTS[name].entries(out.stem, read_choices(rest))
     for entry in (entry for _, entries in blocks for entry in entries):
         try:

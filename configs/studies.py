@@ -10,6 +10,7 @@ import yaml
 
 from configs.recipes import PUBLISHED, RECIPES, SEEDS, Recipe
 from data.compositions import ELEMENTALS
+from errors import InputError
 
 Fields = dict[str, Any]
 Group = Callable[[Recipe], list[Fields]]
@@ -77,6 +78,15 @@ class Study:
     # Parts of the recipe that this study changes.
     recipe: Recipe = field(default_factory=dict)
 
+    def parts(self) -> list[str]:
+        """The parts of a recipe that stand in this list."""
+        recipe = RECIPES[self.datasets[0]]
+
+        def text(own: Recipe) -> str:
+            return yaml.safe_dump([entry for group in self.groups for entry in group(own)])
+
+        return [part for part in recipe if text(recipe | {part: recipe[part] | {"lr": -1.0}}) != text(recipe)]
+
     def entries(self, name: str, choices: Mapping[str, Sequence[Any]] | None = None) -> list[tuple[str, list[Fields]]]:
         """The entries in blocks, each with a title; `choices` maps keys to the values of a grid.
 
@@ -94,9 +104,14 @@ class Study:
             for key, value in chosen.items():
                 part, _, own = key.partition(".")
                 if own and part in recipe:
+                    if part not in self.parts():
+                        raise InputError(f"--{key}: {part} is no part of this list; its parts: {', '.join(self.parts())}")
                     recipe[part][own] = value
                 else:
                     common = set_key(common, key, value)
+            # Where a level is chosen there is nothing to search.
+            if recipe["module"]["level"] != "auto" and "module.search_epochs" not in chosen:
+                recipe["module"].pop("search_epochs", None)
             title = ", ".join([str(dataset), f"seed {seed}", *(f"{key} {value}" for key, value in chosen.items() if len(grid[key]) > 1)])
             found = {yaml.safe_dump(common | entry): common | entry for group in self.groups for entry in group(recipe)}
             blocks.append((title, [entry for text, entry in found.items() if text not in seen]))

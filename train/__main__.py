@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from errors import Arguments, InputError, report_errors
-from train.lists import Entry, label, plan, read, read_overrides
+from train.lists import Entry, label, plan, ranges, read, read_overrides
 from train.pool import default_workers
 from train.run import State, finished, state
 
@@ -62,13 +62,11 @@ def run(options: argparse.Namespace, rest: list[str], begin: float) -> None:
     ended = {key: ("done",) if key in asked else ("done", "trained") for key in states}
     todo = [entry for entry in planned if states[entry.experiment.hash].name not in ended[entry.experiment.hash]]
     if options.dry_run:
-        from data import datasets
-
-        for name in {entry.experiment.dataset for entry in todo}:
-            datasets.require(name)
         for entry in todo:
             print(f"would run {label(entry)} ({states[entry.experiment.hash].name})")
         print(f"{len(todo)} to run, {len(planned) - len(todo)} done already")
+    require_data(todo)
+    if options.dry_run:
         return
     tags = (Path(options.config).stem,)
     if options.index is not None and options.index.isdigit() and len(todo) <= 1:
@@ -77,6 +75,23 @@ def run(options: argparse.Namespace, rest: list[str], begin: float) -> None:
         from train.study import run_study
 
         run_study(todo, len(planned) - len(todo), asked, tags, options.workers or default_workers(), begin)
+
+
+def require_data(todo: Sequence[Entry]) -> None:
+    """InputError that names every data set that is missing, and the entries that need none of those."""
+    if not todo:
+        return
+    from data import datasets
+
+    problems = {}
+    for name in dict.fromkeys(entry.experiment.dataset for entry in todo):
+        try:
+            datasets.require(name)
+        except InputError as error:
+            problems[name] = str(error)
+    if problems:
+        rest = [entry.index for entry in todo if entry.index is not None and entry.experiment.dataset not in problems]
+        raise InputError("; ".join(problems.values()) + (f"; entries that need none of this: --index {ranges(rest)}" if rest else ""))
 
 
 def refuse_missing(config: str, chosen: Sequence[Entry], rest: Sequence[str]) -> None:

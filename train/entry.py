@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 import info_dicts
 from errors import InputError
-from train.fields import MENUS, PART, Evaluation, Number, Whole, choose, from_menu, number_of, unpublished
+from train.fields import MENUS, PART, Device, Evaluation, Number, Whole, choose, from_menu, number_of, unpublished
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,7 +50,7 @@ class Experiment(BaseModel):
     study: Annotated[str, Field(pattern=r"^[\w. -]*$")] = ""
     tags: tuple[str, ...] = ()
     evaluation: Evaluation = Evaluation()
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Device = "auto"
     threads: Annotated[Whole, Field(ge=1, le=1024)] | None = None
 
     @classmethod

@@ -30,6 +30,11 @@ class Identity(Trained):
     method: Literal["Identity"] = "Identity"
 
 
+def only(corruptions: tuple[str, ...]) -> str:
+    """What tells a system that is made for some corruptions alone; empty for all of the study's."""
+    return "" if corruptions == ELEMENTALS else f"{', '.join(corruptions)} only"
+
+
 class Views(Trained):
     """Training of a whole network on every elemental corruption and Identity."""
 
@@ -48,7 +53,7 @@ class Views(Trained):
 
     @property
     def condition(self) -> str:
-        return "parameter-matched" if self.match else ""
+        return ", ".join(filter(None, [only(self.corruptions), "parameter-matched" if self.match else ""]))
 
 
 class CrossEntropy(Views):
@@ -150,7 +155,9 @@ class Module(OneCorruption):
             return {str(name): level for name, level in levels.items()} if isinstance(value, Mapping) else value
         if value == "auto":
             return value
-        raise ValueError(f"must be 'auto', a whole number from 0 to {blocks - 1}, or one for each corruption, got {value!r}")
+        wrong = [f"{name}: {level}" for name, level in levels.items() if name and not (isinstance(level, int) and 0 <= level < blocks)]
+        got = ", ".join(wrong) or repr(value)
+        raise ValueError(f"must be 'auto', a whole number from 0 to {blocks - 1}, or one for each corruption, got {got}")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Module":
@@ -250,8 +257,10 @@ class RoutedSystem(Experiment):
 
     @model_validator(mode="after")
     def _routed(self) -> "RoutedSystem":
-        if (self.router is None) == (self.routing == "router"):
-            raise ValueError("router: goes with 'routing: router', and that needs it" + (", as {lr: ...}" if self.router is None else ""))
+        if self.routing == "router" and self.router is None:
+            raise ValueError("router: missing; 'routing: router' needs it, as router: {lr: ...}")
+        if self.routing != "router" and self.router is not None:
+            raise ValueError(f"router: goes with 'routing: router' only, not with {self.routing!r}")
         if self.router and (self.router.dataset, self.router.corruptions) != (self.dataset, self.corruptions):
             raise ValueError("router: must have the data set and the corruptions of its system")
         if self.order != "application" and self.routing != "told":
@@ -280,11 +289,12 @@ class RoutedSystem(Experiment):
     @property
     def condition(self) -> str:
         routing = {"told": "", "wrong_order": "wrong order", "random": f"random {self.parts}", "router": "router"}[self.routing]
-        return ", ".join(filter(None, ["" if self.order == "application" else f"{self.order} order", routing]))
+        return ", ".join(filter(None, [only(self.corruptions), "" if self.order == "application" else f"{self.order} order", routing]))
 
     def bits(self) -> list[str]:
-        routing = [] if self.routing == "told" else [self.routing]
-        return [*super().bits(), *self.part_bits(), *([] if self.order == "application" else [self.order]), *routing]
+        order = [] if self.order == "application" else [self.order]
+        routing = {"told": [], "random": [f"random_{self.parts}"]}.get(self.routing, [self.routing])
+        return [*super().bits(), *self.part_bits(), *order, *routing]
 
     def part_bits(self) -> list[str]:
         """What a reader wants to see of the parts in the run's name."""
@@ -433,7 +443,10 @@ def build(entry: object) -> Experiment:
     if not isinstance(entry, Mapping):
         raise FieldError("", f"must be a mapping of keys such as 'dataset' and 'method', got {entry!r}")
     if "method" not in entry:
-        raise FieldError("method", f"missing; allowed: {', '.join(info_dicts.METHODS.values())}")
+        near = difflib.get_close_matches("method", map(str, entry), 1)
+        raise FieldError(
+            "method", f"missing{f' (is {near[0]!r} meant so?)' if near else ''}; allowed: {', '.join(info_dicts.METHODS.values())}"
+        )
     raw = {str(key): value for key, value in entry.items()}
     try:
         cls = experiment_class(raw["method"])
@@ -443,7 +456,8 @@ def build(entry: object) -> Experiment:
     try:
         dataset = choose("dataset", raw.get("dataset"))
     except ValueError as error:
-        raise FieldError("dataset", str(error) if "dataset" in raw else "missing") from None
+        missing = f"missing; allowed: {', '.join(f'{number} {name}' for number, name in info_dicts.DATASETS.items())}"
+        raise FieldError("dataset", str(error) if "dataset" in raw else missing) from None
     raw.setdefault("model", dataset.model)
     if issubclass(cls, Trained):
         raw.setdefault("augmentation", dataset.augmentation)
@@ -475,7 +489,8 @@ def build_part(cls: type[Experiment], key: str, method: str, raw: Mapping[str, A
 
 def first_problem(cls: type[Experiment], error: ValidationError) -> FieldError:
     """The first of pydantic's complaints, as one line in this project's words."""
-    problem = error.errors()[0]
+    # A misspelt key explains the one that is missing.
+    problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     key = ".".join(str(word) for word in problem["loc"] if not str(word).startswith(("function-", "constrained-", "literal[")))
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":

@@ -1,6 +1,7 @@
 """The fields of an entry: menu choices, strictly typed numbers, severities, and what a system is evaluated on. Loads without torch."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -54,6 +55,12 @@ def read_whole(value: object) -> object:
     return value
 
 
+def read_device(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        return value
+    raise ValueError(f"must be auto, cpu, cuda or cuda:N, got {value!r}")
+
+
 def read_number(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"must be a number, got {value!r}")
@@ -99,6 +106,7 @@ def from_menu(key: str) -> BeforeValidator:
     return BeforeValidator(lambda value: str(choose(key, value)))
 
 
+Device = Annotated[str, BeforeValidator(read_device)]
 Whole = Annotated[int, BeforeValidator(read_whole)]
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(read_number)]
 Corruptions = Annotated[tuple[str, ...], BeforeValidator(read_corruptions)]

@@ -72,7 +72,9 @@ def read(path: str | Path, overrides: Mapping[str, Any] | None = None, indices: 
         try:
             read.append(Entry(index, build(override(entries[index], overrides or {}))))
         except FieldError as error:
-            raise InputError(f"{path}: entry {index}: {error}") from None
+            ours = indices is None and len(entries) > 1 and error.key in (overrides or {})
+            hint = "; an override is for every entry, unless --index names those it is for" if ours else ""
+            raise InputError(f"{path}: entry {index}: {error}{hint}") from None
     return read
 
 
@@ -157,6 +159,17 @@ def select(path: str | Path, count: int, indices: str) -> list[int]:
             raise InputError(f"--index {indices}: {path} has entries 0 to {count - 1}")
         chosen += range(first, last + 1)
     return list(dict.fromkeys(chosen))
+
+
+def ranges(indices: Iterable[int]) -> str:
+    """Indices as `--index` takes them: `0-5,9`."""
+    runs: list[list[int]] = []
+    for index in sorted(set(indices)):
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1][1:] = [index]
+        else:
+            runs.append([index])
+    return ",".join("-".join(map(str, run)) for run in runs)
 
 
 def label(entry: Entry) -> str:

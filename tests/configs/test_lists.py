@@ -135,7 +135,9 @@ def test_a_grid_of_choices(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["modules"], r"--out FILE\.yaml is missing"),
+        (["modules"], r"--out must name a file of your own"),
+        (["modules", "--out", str(FOLDER / "demo.yaml")], r"--out must name a file of your own"),
+        (["crossentropy", "--out", "x.yaml", "--module.lr=1"], r"--module\.lr: module is no part of this list; its parts: crossentropy"),
         (["--seed=1"], r"name the list to vary: python -m configs NAME --seed=1; allowed: demo, "),
         (["modules", "--out", "x.yaml", "--dataset=9"], r"--dataset: 9 is not on the menu"),
         (["modules", "--out", "x.yaml", "--module.lrr=1"], r"modules: lrr: unknown key for Module; did you mean 'lr'\?"),
@@ -155,6 +157,12 @@ def test_mistakes_are_one_line(arguments, words, capsys, tmp_path, monkeypatch):
     assert (code, error.count("\n")) == (2, 1)
     assert re.search(words, error)
     assert not os.listdir(tmp_path)
+
+
+def test_a_level_that_is_chosen_is_not_searched(tmp_path):
+    path = tmp_path / "mine.yaml"
+    assert main(["modules", "--dataset=FashionMNIST-mini", "--seed=1", "--module.level=1,2", "--out", str(path)]) == 0
+    assert {entry.experiment.level for entry in read(path) if entry.experiment.method == "Module"} == {1, 2}
 
 
 def test_every_data_set_on_the_menu_has_a_recipe():

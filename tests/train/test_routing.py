@@ -147,12 +147,15 @@ def test_experiments_say_what_they_are_told():
     experiments = [build(SYSTEM | {"module": MODULE | {"level": "auto"}} | variant) for variant in variants]
     assert [experiment.oracle for experiment in experiments] == ["names, order", "names", "names, wrong order", "number", "none"]
     assert [experiment.condition for experiment in experiments] == ["", "random order", "wrong order", "random modules", "router"]
-    assert len({experiment.hash for experiment in experiments}) == 5
+    assert (
+        len({experiment.hash for experiment in experiments}) == len({experiment.name.rsplit("-", 2)[0] for experiment in experiments}) == 5
+    )
     assert all(len(experiment.requires()) == 7 for experiment in experiments[:4])
     router = experiments[4].requires()[-1]
     assert (router.method, router.hash) == ("Router", build(ROUTER | {"lr": 0.1}).hash)
     few = build(SYSTEM | {"corruptions": [1, 6], "routing": "router", "router": {"lr": 0.1}})
     assert few.router.corruptions == ("Contrast", "Swirl")
+    assert few.condition == "Contrast, Swirl only, router, level 2"
     image_space = COMMON | {"method": "ImgSpaceIdentity", "autoencoder": {"lr": 0.1}, "classifier": {"lr": 0.1}, "routing": "random"}
     assert build(image_space).condition == "random autoencoders"
 
@@ -161,8 +164,8 @@ def test_experiments_say_what_they_are_told():
     ("change", "words"),
     [
         ({"routing": "guess"}, r"routing: input should be 'told', 'wrong_order', 'random' or 'router', got 'guess'"),
-        ({"routing": "router"}, r"router: goes with 'routing: router', and that needs it, as \{lr: \.\.\.\}"),
-        ({"router": {"lr": 0.1}}, r"router: goes with 'routing: router'"),
+        ({"routing": "router"}, r"router: missing; 'routing: router' needs it, as router: \{lr: \.\.\.\}"),
+        ({"router": {"lr": 0.1}}, r"router: goes with 'routing: router' only, not with 'told'"),
         ({"routing": "random", "order": "reverse"}, r"order: reverse goes with 'routing: told' only"),
         ({"routing": "router", "router": {"lr": 0.1, "corruptions": [1]}}, r"router: must have the data set and the corruptions"),
         ({"routing": "router", "router": {}}, r"router\.lr: missing; Router needs it"),
@@ -199,7 +202,7 @@ def test_levels_by_corruption_are_ordinary_levels():
     ("level", "words"),
     [
         ({"Contrast": 1}, r"module\.level: names none for GaussianBlur"),
-        (LEVELS | {"Swirl": 5}, r"module\.level: must be 'auto', a whole number from 0 to 4, or one for each corruption"),
+        (LEVELS | {"Swirl": 5}, r"module\.level: must be 'auto', a whole number from 0 to 4, or one for each corruption, got Swirl: 5"),
         (LEVELS | {"Twirl": 1}, r"module\.level: 'Twirl' is not on the menu"),
     ],
 )
