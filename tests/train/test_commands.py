@@ -61,6 +61,20 @@ def test_a_missing_prerequisite_names_the_command_that_makes_it(runs, tmp_path):
     assert "7 to run, 1 done already" in dry.stdout
 
 
+@pytest.mark.parametrize("arguments", [(), ("--dry-run",)])
+def test_all_data_that_is_missing_is_named_at_once(runs, tmp_path, arguments):
+    path = tmp_path / "mixed.yaml"
+    line = "- {{dataset: {}, method: Identity, lr: 0.1}}\n".format
+    path.write_text(line("FaceScrub") + line("FashionMNIST-mini") * 2 + line("EMNIST"))
+    refused = command(path, *arguments, PALIMPSEST_DATA=tmp_path)
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == 1
+    assert refused.stderr.index("FaceScrub.h5 is missing; run") < refused.stderr.index("EMNIST.h5 is missing; run")
+    assert refused.stderr.endswith("; entries that need none of this: --index 1\n")
+    assert refused.stdout.count("would run") == (3 if arguments else 0)
+    assert not runs.exists()
+
+
 def test_a_failing_entry_fails_its_dependents_and_nobody_else(runs, tmp_path):
     path = tmp_path / "list.yaml"
     path.write_text(

@@ -1,9 +1,11 @@
 """Lists: how YAML is read, what is refused and where it says it stands, and the order of a plan."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from errors import InputError
-from train.lists import parse, plan, read, read_overrides
+from train.lists import parse, plan, ranges, read, read_overrides, select
 
 SYSTEM = """
 - {dataset: 0, method: ModularSystem, seed: 3, backbone: {lr: 0.1}, module: {level: auto, lr: 1e-2, weight: 1}}
@@ -110,5 +112,15 @@ def test_an_override_concerns_the_chosen_entries_alone(tmp_path):
     path = write(tmp_path, SYSTEM)
     assert read(path, {"lr": 0.5}, "1,2")[1].experiment.lr == 0.5
     assert read(path, {"module.lr": 0.5}, "0")[0].experiment.module.lr == 0.5
-    with pytest.raises(InputError, match="entry 0: lr: unknown key for ModularSystem"):
+    with pytest.raises(
+        InputError, match=r"entry 0: lr: unknown key for ModularSystem.*; an override is for every entry, unless --index names"
+    ):
         read(path, {"lr": 0.5})
+
+
+@given(st.sets(st.integers(0, 40), min_size=1))
+def test_ranges_are_what_index_takes(indices):
+    words = ranges(indices)
+    assert sorted(select("list.yaml", 41, words)) == sorted(indices)
+    first = [index for index in indices if index - 1 not in indices]
+    assert len(words.split(",")) == len(first)
