@@ -7,12 +7,16 @@
     python -m plots summary configs/crossentropy.yaml configs/modules.yaml   a study spread over lists, each run once
 
 Every figure is written as PNG and PDF with the CSV of what is drawn, to figures/<list name>/ beside the runs (of several lists:
-to figures/<name>+<name>/) or to --out.
+to figures/<name>+<name>/, with overrides to figures/<list name>-<overrides>/) or to --out. Evaluations that cannot be compared, on other
+compositions or images, have box plots of their own.
 """
 
+import hashlib
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from errors import Arguments, report_errors
 from plots import box_plot, summary, training_curves
@@ -21,9 +25,11 @@ from train.entry import runs_root
 
 FIGURES: dict[str, Callable[[Results, Path], list[Path]]] = {
     "summary": summary.summarize,
-    "box_plot": box_plot.draw_results,
+    "box_plot": box_plot.draw,
     "training_curves": training_curves.draw_results,
 }
+
+LETTERS = 60  # of overrides in a folder's name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,9 +47,17 @@ def draw(figure: str, named: Sequence[str], out: Path | None, rest: Sequence[str
     results = find(*sources, overrides=overrides)
     if results.note and figure != "summary":
         print(results.note, file=sys.stderr)
-    folder = out or runs_root() / "figures" / "+".join(dict.fromkeys(Path(source).resolve().stem for source in sources))
+    names = "+".join(dict.fromkeys(Path(source).resolve().stem for source in sources))
+    folder = out or runs_root() / "figures" / "-".join(filter(None, [names, name_overrides(overrides)]))
     paths = FIGURES[figure](results, folder)
     write_stdout("".join(f"{path}\n" for path in paths))
+
+
+def name_overrides(overrides: Mapping[str, Any]) -> str:
+    """Overrides as a part of a folder's name, such as `epochs=1-lr=0.5`; of many the start, and a hash of all."""
+    words = "-".join(f"{key}={value}" for key, value in sorted(overrides.items()))
+    name = re.sub(r"[^\w.=+-]+", "_", words)
+    return name if len(name) <= LETTERS else f"{name[: LETTERS - 7]}-{hashlib.sha256(words.encode()).hexdigest()[:6]}"
 
 
 if __name__ == "__main__":

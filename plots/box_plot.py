@@ -1,8 +1,10 @@
 """Accuracy against the number of corruptions: one box for each system and number, each point a composition."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,58 +13,102 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 import info_dicts
-from errors import InputError
-from plots.results import Results, name_systems
+from plots.results import Record, Results, Tested, describe_condition, name_systems, read_evaluation
 from plots.style import COLUMN, PAGE, lighter, save, styled, variant_styles
+from train.entry import Experiment
 
 HEIGHT = 1.9  # inches of each line of groups
 LEGEND_LINE = 0.14  # inches
 GAP = 0.2  # of a group's width, between groups
-MANY = 5  # systems: more are drawn across both columns of the paper
+MANY = 5  # systems: more, or with longer names than fit, are drawn across both columns of the paper
 PER_LINE = 8  # systems: for each as many more, the groups take one line more
 LEGEND_LETTERS = 80 / COLUMN  # per inch: what fits under the axes in one line
 NEAR = 6  # %: reference lines this close have their labels moved apart
 
 
-def draw(table: pd.DataFrame, folder: Path) -> list[Path]:
-    """Draws one figure for each data set and split: boxes at 0 (clean images, a group of its own) to 6 corruptions.
+def draw(results: Results, folder: Path) -> list[Path]:
+    """Draws one figure for each set of comparable evaluations: boxes at 0 (clean images, a group of its own) to 6 corruptions.
 
     A point is a composition (mean over seeds); a box spans the quartiles, its whiskers the farthest points within 1.5 times that
-    range. Dashed lines: chance, and what a network trained on clean images alone (the best Identity) reaches on clean images. Returns
-    the paths of CSV, PDF and PNG. InputError where no run has been evaluated.
+    range. Dashed lines: chance, and what a network trained on clean images alone (the best Identity) reaches on clean images. Of a data set
+    and split, the figure of most evaluations has their name alone; those of others add what sets them apart. Returns the paths of CSV, PDF
+    and PNG. InputError where no run has been evaluated.
     """
-    rows = points(table)
+    rows = points(results)
     if rows.empty:
-        raise InputError("box_plot: no finished run in the source has been evaluated; run the list first with: python -m train CONFIG")
+        raise results.unfinished("box_plot")
     paths = []
-    for (dataset, split), own in rows.groupby(["dataset", "split"], sort=False):
+    for name, (_, own) in zip(figure_names(results.runs), rows.groupby("comparison")):
         with styled():
-            figure = draw_boxes(own, str(dataset), str(split))
-            paths += save(figure, own, folder, f"box_plot-{dataset}" + ("" if split == "test" else f"-{split}"))
+            paths += save(draw_boxes(own), own.drop(columns="comparison"), folder, name)
     return paths
 
 
-def draw_results(results: Results, folder: Path) -> list[Path]:
-    return draw(results.table, folder)
+def comparable(runs: Sequence[Record]) -> list[list[tuple[Experiment, Tested]]]:
+    """The evaluations of runs in sets of equal data set, split, severities, compositions and images; most evaluations first, of equals the largest."""
+    sets: dict[Any, list[tuple[Experiment, Tested]]] = {}
+    for run in runs:
+        for path in run.evaluations:
+            tested = read_evaluation(path)
+            sets.setdefault((run.experiment.dataset, *tested.setting), []).append((run.experiment, tested))
+    return sorted(sets.values(), key=lambda own: (len(own), own[0][1].size), reverse=True)
 
 
-def points(table: pd.DataFrame) -> pd.DataFrame:
-    """What is drawn: the accuracy (a fraction, mean over seeds) of each system on each composition, and the number of seeds; plain before variants."""
+def figure_names(runs: Sequence[Record]) -> list[str]:
+    """A name for the figure of each set in `comparable`, which says what sets it apart from the first of its data set and split."""
+    firsts: dict[str, Tested] = {}
+    names: list[str] = []
+    for (experiment, tested), *_ in comparable(runs):
+        name = f"box_plot-{experiment.dataset}" + ("" if tested.split == "test" else f"-{tested.split}")
+        if (first := firsts.setdefault(name, tested)) is not tested:
+            if tested.severities != first.severities:
+                name += (
+                    "".join(f"-{corruption}-severity-{level}" for corruption, level in tested.severities.items()) or "-published-severities"
+                )
+            n_names, n_ids = len(tested.names), len(tested.ids)
+            if tested.names != first.names:
+                name += f"-{n_names}-compositions" if n_names != len(first.names) else "-other-compositions"
+            if tested.ids.tobytes() != first.ids.tobytes():
+                name += f"-{n_ids}-images" if n_ids != len(first.ids) else "-other-images"
+        again = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        names.append(next(free for free in again if free not in names))
+    return names
+
+
+def points(results: Results) -> pd.DataFrame:
+    """What is drawn: the accuracy (a fraction, mean over seeds) of each system on each composition, and the number of seeds; plain before variants.
+
+    `comparison` is the place in `comparable` of the evaluations, `images` how many they took.
+    """
+    table = results.table
     tested = table[(table["metric"] == "accuracy") & (table["composition"] != "")].copy()
     tested["system"] = name_systems(tested)
+    places = {
+        (e.dataset, e.name, facts.split, describe_condition(e, facts.severities)): (place, len(facts.ids))
+        for place, own in enumerate(comparable(results.runs))
+        for e, facts in own
+    }
+    found = [places[key] for key in zip(tested["dataset"], tested["run"], tested["split"], tested["condition"])]
     numbers = {name: number for number, name in info_dicts.METHODS.items()}
-    tested = tested.assign(number=tested["method"].map(numbers), variant=tested["condition"] != "")
+    tested = tested.assign(
+        number=tested["method"].map(numbers),
+        variant=tested["condition"] != "",
+        comparison=[place for place, _ in found],
+        images=[images for _, images in found],
+    )
     tested = tested.sort_values(["number", "variant"], kind="stable")
-    keys = ["dataset", "split", "method", "system", "n_corruptions", "composition"]
+    keys = ["comparison", "dataset", "split", "images", "method", "system", "n_corruptions", "composition"]
     groups = tested.groupby(keys, sort=False)
     return groups.agg(accuracy=("value", "mean"), seeds=("value", "size")).reset_index()
 
 
-def draw_boxes(rows: pd.DataFrame, dataset: str, split: str) -> Figure:
-    """The boxes, points and reference lines of one data set, in as many lines of groups as keep the boxes of all systems legible."""
+def draw_boxes(rows: pd.DataFrame) -> Figure:
+    """The boxes, points and reference lines of one set of evaluations, in as many lines of groups as keep the boxes of all systems legible."""
+    dataset, split, images = rows[["dataset", "split", "images"]].iloc[0]
     systems = rows[["system", "method"]].drop_duplicates()
     styles = dict(zip(systems["system"], variant_styles(list(systems["method"]))))
-    figure_width = COLUMN if len(systems) <= MANY else PAGE
+    narrow = len(systems) <= MANY and 8 + max(map(len, styles)) <= LEGEND_LETTERS * COLUMN
+    figure_width = COLUMN if narrow else PAGE
     letters = int(LEGEND_LETTERS * figure_width)
     fits = sum(len(system) + 8 for system in styles) < letters
     columns = len(styles) if fits else max(1, letters // (8 + max(map(len, styles))))
@@ -79,7 +125,9 @@ def draw_boxes(rows: pd.DataFrame, dataset: str, split: str) -> Figure:
     axes.set_xlabel("number of corruptions (clean: none)")
     seeds = sorted(rows["seeds"].unique())
     n_seeds = f"{seeds[0]} seed{'s' if seeds[-1] > 1 else ''}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
-    figure.axes[0].set_title(f"{dataset}, {split} images: n = {rows['composition'].nunique()} compositions, {n_seeds}")
+    n = rows["composition"].nunique()
+    n_images = f"{images:,} image{'' if images == 1 else 's'}"
+    figure.axes[0].set_title(f"{dataset}, {split} images\nn = {n} composition{'' if n == 1 else 's'}, {n_seeds}, {n_images}")
     handles = [
         Patch(facecolor=lighter(colour, 0.45), edgecolor="black", linewidth=0.5, hatch=hatch, label=system)
         for system, (colour, hatch) in styles.items()
@@ -100,6 +148,8 @@ def _draw_groups(
             (place + shift, 100 * own.loc[own["n_corruptions"] == count, "accuracy"].to_numpy()) for place, count in enumerate(counts)
         ]
         groups = [(place, values) for place, values in groups if len(values)]
+        if not groups:
+            continue
         drawn = axes.boxplot(
             [values for _, values in groups], positions=[place for place, _ in groups], widths=0.8 * width, patch_artist=True, manage_ticks=False,
             showfliers=False, medianprops={"color": "black", "linewidth": 0.9}, whiskerprops={"linewidth": 0.6}, capprops={"linewidth": 0.6}, zorder=2,

@@ -49,6 +49,7 @@ COLUMNS: dict[str, Any] = {
 # How columns are held while they are put together: whole numbers as floats, where NaN stands for none, but for seeds, which may exceed 2**53.
 DTYPES: dict[str, Any] = {name: object if kind == "str" else np.float64 for name, kind in COLUMNS.items()} | {"seed": np.int64}
 
+NAMED = 5  # missing runs: of more, the others are counted
 COSTS = ("image_steps", "search_trials", "train_seconds")
 # Keys of a row of metrics.jsonl -> (split, metric).
 CURVES = {
@@ -70,7 +71,7 @@ class Record:
 
 
 class Tested(NamedTuple):
-    """An evaluation of a system on C compositions: full names joined by '-', accuracies (C,) as fractions, mean losses (C,)."""
+    """An evaluation of a system on C compositions of N images: full names joined by '-', accuracies (C,) as fractions, mean losses (C,), ids (N,)."""
 
     names: tuple[str, ...]
     accuracy_c: NDArray[np.float64]
@@ -79,15 +80,31 @@ class Tested(NamedTuple):
     severities: dict[str, int]
     trained_parameters: int
     total_parameters: int
+    ids: NDArray[np.int64]
+
+    @property
+    def size(self) -> int:
+        """Compositions x images."""
+        return len(self.names) * len(self.ids)
+
+    @property
+    def setting(self) -> tuple[Any, ...]:
+        """What two evaluations on one data set must share to be comparable: split, severities, compositions and images."""
+        return self.split, tuple(sorted(self.severities.items())), self.names, self.ids.tobytes()
 
 
 @dataclass(frozen=True)
 class Results:
-    """The finished runs of a source, or of several, and what is missing there, in words."""
+    """The finished runs of a source, or of several, and what is missing there, in words.
+
+    `smaller` are evaluations of a folder's runs that give way to larger ones; `asked` has a key for every run of the source.
+    """
 
     source: str
     runs: tuple[Record, ...]
     missing: tuple[str, ...]
+    smaller: frozenset[Path] = frozenset()
+    asked: frozenset[str] = frozenset()
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -95,9 +112,24 @@ class Results:
         return tabulate(self.runs)
 
     @property
+    def gaps(self) -> str:
+        """What is missing, by name as far as a line holds it, and how many evaluations count for nothing; empty where nothing is missing."""
+        named = [*self.missing[:NAMED], *([f"and {len(self.missing) - NAMED:,} more"] if len(self.missing) > NAMED else [])]
+        n = len(self.smaller)
+        return "; ".join([*named, *([f"{n:,} smaller evaluation{'' if n == 1 else 's'} left out"] if n else [])])
+
+    @property
     def note(self) -> str:
-        """What is missing, in one line; empty where nothing is."""
-        return f"{self.source}: left out: {'; '.join(self.missing)}" if self.missing else ""
+        """The gaps with their source, in one line; empty where there are none."""
+        return f"{self.source}: {'left out: ' if self.missing else ''}{self.gaps}" if self.gaps else ""
+
+    def unfinished(self, figure: str) -> InputError:
+        """The error of a figure that needs evaluations, where there are none."""
+        n = len(self.asked)
+        return InputError(
+            f"{figure}: no finished run: none of the {n:,} run{'' if n == 1 else 's'} in {self.source} is trained and evaluated; run the list first with: "
+            "python -m train CONFIG (a run with overrides is another experiment: repeat them here, e.g. --epochs=1, or plot runs/)"
+        )
 
 
 def load(*sources: str | Path, overrides: Mapping[str, Any] | None = None) -> pd.DataFrame:
@@ -107,7 +139,7 @@ def load(*sources: str | Path, overrides: Mapping[str, Any] | None = None) -> pd
     fractions. Rows per epoch: loss and accuracy (split train and valid) and lr; those of a level search have the level as `layer` and metrics
     that start with `search_`. Rows per composition: accuracy and loss. Rows per run: trained_parameters, total_parameters, image_steps, search_trials,
     best_epoch, train_seconds; a system that trains nothing itself has the sums of image_steps, search_trials and train_seconds over its distinct prerequisites.
-    What is not finished is named on stderr in one line. InputError where a source cannot be read.
+    What is not finished, and how many smaller evaluations of a folder's runs are left out, stands on stderr in one line. InputError where a source cannot be read.
     """
     results = find(*sources, overrides=overrides)
     if results.note:
@@ -126,7 +158,14 @@ def find(*sources: str | Path, overrides: Mapping[str, Any] | None = None) -> Re
         key = record.experiment.hash
         runs[key] = _join(runs[key], record) if key in runs else record
     missing = dict.fromkeys(words for results in found for words in results.missing)
-    return Results(", ".join(results.source for results in found), tuple(runs.values()), tuple(missing))
+    taken = {path for record in runs.values() for path in record.evaluations}
+    return Results(
+        ", ".join(results.source for results in found),
+        tuple(runs.values()),
+        tuple(missing),
+        frozenset().union(*(results.smaller for results in found)) - taken,
+        frozenset().union(*(results.asked for results in found)),
+    )
 
 
 def _join(first: Record, second: Record) -> Record:
@@ -150,18 +189,19 @@ def _find_in(path: Path, overrides: Mapping[str, Any]) -> Results:
 
 def _find_in_list(path: Path, overrides: Mapping[str, Any]) -> Results:
     runs, missing = [], []
-    for experiment in {entry.experiment.hash: entry.experiment for entry in read(path, overrides)}.values():
+    asked = {entry.experiment.hash: entry.experiment for entry in read(path, overrides)}
+    for experiment in asked.values():
         found = state(experiment)
         if found.name != "done":
             missing.append(f"{experiment.dataset}/{experiment.name} ({found.name}{': ' if found.detail else ''}{found.detail})")
         if found.name in ("done", "trained"):
             evaluation = experiment.directory / "evaluation" / f"{experiment.testing.key}.h5"
             runs.append(Record(experiment, experiment.directory, (evaluation,) if evaluation.exists() and experiment.is_system else ()))
-    return Results(str(path), tuple(runs), tuple(missing))
+    return Results(str(path), tuple(runs), tuple(missing), asked=frozenset(asked))
 
 
 def _find_in_folder(path: Path) -> Results:
-    """Runs are built again from their experiment.json; of several evaluations on one split at the same severities the newest counts."""
+    """Runs are built again from their experiment.json; of several evaluations on one split at the same severities the largest counts, of equals the newest."""
     directories = (
         [path]
         if (path / "experiment.json").exists()
@@ -169,28 +209,35 @@ def _find_in_folder(path: Path) -> Results:
     )
     if not directories:
         raise InputError(f"{path}: holds no run (no experiment.json in it, one or two folders down)")
-    runs, missing = [], []
+    runs, missing, asked = [], [], set()
+    smaller: list[Path] = []
     for directory in directories:
         try:
             experiment = _read_experiment(directory)
         except InputError as error:
             missing.append(str(error))
+            asked.add(str(directory))
             continue
+        asked.add(experiment.hash)
         if not (directory / "done.json").exists():
             missing.append(f"{directory} (not finished)")
             continue
-        newest = {}
-        for file in sorted((directory / "evaluation").glob("*.h5"), key=lambda file: (file.stat().st_mtime_ns, file.name)):
+        largest: dict[tuple[str, str], tuple[int, Path]] = {}
+        evaluations = sorted((directory / "evaluation").glob("*.h5"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+        for file in evaluations:
             try:
                 tested = read_evaluation(file)
             except InputError as error:
                 missing.append(str(error))
                 continue
-            newest[tested.split, str(tested.severities)] = file
-        if experiment.is_system and not newest:
+            key = tested.split, str(tested.severities)
+            files = sorted([*([largest[key]] if key in largest else []), (tested.size, file)], key=lambda known: known[0])
+            largest[key] = files.pop()
+            smaller += [file for _, file in files]
+        if experiment.is_system and not evaluations:
             missing.append(f"{directory} (trained: evaluation missing)")
-        runs.append(Record(experiment, directory, tuple(newest.values())))
-    return Results(str(path), tuple(runs), tuple(missing))
+        runs.append(Record(experiment, directory, tuple(file for _, file in largest.values())))
+    return Results(str(path), tuple(runs), tuple(missing), frozenset(smaller), frozenset(asked))
 
 
 def _read_experiment(directory: Path) -> Experiment:
@@ -228,7 +275,7 @@ def read_evaluation(path: Path) -> Tested:
     try:
         with h5py.File(path) as file:
             names = tuple(file["composition"].asstr()[()])
-            accuracy, loss = file["accuracy"][()], file["loss"][()]
+            accuracy, loss, ids = file["accuracy"][()], file["loss"][()], file["ids"][()]
             facts = dict(file.attrs)
         severities = ast.literal_eval(str(facts["severities"]))
         return Tested(
@@ -239,6 +286,7 @@ def read_evaluation(path: Path) -> Tested:
             severities,
             int(facts["trained_parameters"]),
             int(facts["total_parameters"]),
+            ids,
         )
     except (OSError, KeyError, ValueError, SyntaxError) as error:
         raise damaged(path, error) from None
@@ -415,8 +463,10 @@ def add_sources(arguments: Arguments) -> None:
 
 def split_sources(sources: Sequence[str], rest: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """All sources of a command line, also those that follow an option (argparse leaves them in `rest`), and the overrides among them."""
-    overrides = read_overrides(word for word in rest if word.startswith("-"))
-    return [*sources, *(word for word in rest if not word.startswith("-"))], overrides
+    # argparse takes an override whose value has a space for a source.
+    words = [*sources, *rest]
+    overrides = read_overrides(word for word in words if word.startswith("-"))
+    return [word for word in words if not word.startswith("-")], overrides
 
 
 def main(argv: Sequence[str] | None = None) -> int:

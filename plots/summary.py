@@ -1,5 +1,6 @@
 """The summary of a study as text: accuracy by number of corruptions, what each system is told and costs, and paired differences."""
 
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +81,7 @@ def compare(runs: Sequence[Record], table: pd.DataFrame) -> list[Comparison]:
             facts = read_evaluation(path)
             names, correct, ids = unpack(path)
             n = counts(names)
-            key = (e.dataset, facts.split, tuple(facts.severities.items()), names, ids.tobytes())
+            key = (e.dataset, *facts.setting)
             severities = "".join(f", {name} severity {severity}" for name, severity in facts.severities.items())
             found = comparisons.setdefault(key, Comparison(f"{e.dataset}, {facts.split} split{severities}", n, len(ids)))
             label = labels[e.dataset, e.name, describe_condition(e, facts.severities)]
@@ -234,9 +235,12 @@ def describe_differences(values: pd.DataFrame) -> str:
 
 
 def summarize(results: Results, folder: Path) -> list[Path]:
-    """Prints the summary, writes its numbers as CSV and draws the box plot; returns the paths."""
+    """Prints the summary, writes its numbers as CSV and draws the box plot; returns the paths. InputError where runs are missing and none is evaluated."""
     comparisons = compare(results.runs, results.table)
-    missing = "Missing: " + ("; ".join(results.missing) if results.missing else "nothing")
+    if not comparisons and results.missing:
+        print(results.note, file=sys.stderr)
+        raise results.unfinished("summary")
+    missing = f"Missing: {results.gaps or 'nothing'}"
     if not comparisons:
         write_stdout(f"{missing}\n")
         return []
@@ -247,4 +251,4 @@ def summarize(results: Results, folder: Path) -> list[Path]:
     files = [save_csv(pd.concat(values), folder, "summary")]
     if filled := [table for table in paired if len(table)]:
         files.append(save_csv(pd.concat(filled), folder, "differences"))
-    return [*files, *box_plot.draw(results.table, folder)]
+    return [*files, *box_plot.draw(results, folder)]

@@ -1,3 +1,4 @@
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from PIL import Image
 
 import info_dicts
 from plots import box_plot, training_curves
-from plots.__main__ import FIGURES, main
-from plots.results import load
-from plots.style import lighter, method_colour, variant_styles
+from plots.__main__ import FIGURES, main, name_overrides
+from plots.results import find, load
+from plots.style import lighter, method_colour, styled, variant_styles
 from tests.plots.conftest import (
     CONTRASTIVE,
     COUNTS,
@@ -28,8 +29,10 @@ from tests.plots.conftest import (
     Study,
     random_bits,
     right_up_to,
+    write_evaluation,
 )
 from train.experiment import build
+from train.lists import override
 
 
 def summary(study: Study, capsys: pytest.CaptureFixture, path: Path, *more: str) -> str:
@@ -130,7 +133,7 @@ def test_claims_and_other_routings_are_paired_in_menu_order(study: Study, capsys
     by_method = [[label for label in limits if label.split(" ")[0] == method] for method in info_dicts.METHODS.values()]
     expected = [label for own in by_method for label in sorted(own, key=lambda label: "(" in label)]
     assert [label for label in labels if label in limits] == expected
-    rows = box_plot.points(load(study.list_of(*(entry for entry, _ in limits.values()))))
+    rows = box_plot.points(find(study.list_of(*(entry for entry, _ in limits.values()))))
     assert rows["system"].unique().tolist() == expected
 
 
@@ -274,11 +277,11 @@ def test_box_plot_draws_the_table(study: Study, capsys: pytest.CaptureFixture) -
 def test_box_plot_has_its_groups_reference_lines_and_n(study: Study) -> None:
     study.trained(IDENTITY, np.repeat((np.arange(len(NAMES)) % 2 == 0)[:, None], IMAGES, axis=1))
     study.trained(SYSTEM, random_bits(0))
-    rows = box_plot.points(load(study.list_of(SYSTEM, IDENTITY)))
+    rows = box_plot.points(find(study.list_of(SYSTEM, IDENTITY)))
     assert rows["system"].unique().tolist() == ["Identity", "ModularSystem"]
     worse = rows.query("system == 'Identity'").assign(system="Identity worse", accuracy=0.2)
     rows = pd.concat([worse, rows])
-    figure = box_plot.draw_boxes(rows, DATASET, "test")
+    figure = box_plot.draw_boxes(rows)
     (axes,) = figure.axes
     assert axes.get_ylim() == (0, 100)
     assert [label.get_text() for label in axes.get_xticklabels()] == ["clean", "1", "2", "3", "4", "5", "6"]
@@ -296,12 +299,12 @@ def test_many_systems_take_more_lines_of_groups(n: int, lines: list[int]) -> Non
     methods = [str(method) for method in info_dicts.METHODS.values() if "oracle" in method.facts]
     rows = pd.DataFrame(
         [
-            {"method": methods[i % len(methods)], "system": f"system {i}", "n_corruptions": int(count), "composition": "-".join(names), "accuracy": 0.01 * i, "seeds": 1}
+            {"dataset": DATASET, "split": "test", "images": 1_000, "method": methods[i % len(methods)], "system": f"system {i}", "n_corruptions": int(count), "composition": "-".join(names), "accuracy": 0.01 * i, "seeds": 1}
             for i in range(n)
             for names, count in zip(NAMES, COUNTS)
         ]
     )  # fmt: skip
-    figure = box_plot.draw_boxes(rows, DATASET, "test")
+    figure = box_plot.draw_boxes(rows)
     labels = [[label.get_text() for label in axes.get_xticklabels()] for axes in figure.axes]
     assert [label for line in labels for label in line] == ["clean", "1", "2", "3", "4", "5", "6"]
     assert [len(line) for line in labels] == lines
@@ -313,6 +316,145 @@ def test_many_systems_take_more_lines_of_groups(n: int, lines: list[int]) -> Non
     (legend,) = figure.legends
     looks = [(patch.get_facecolor(), patch.get_hatch()) for patch in legend.get_patches()]
     assert len(set(looks)) == len(looks) == n
+
+
+def test_a_system_without_compositions_in_a_line_of_groups_has_no_box_there() -> None:
+    """Of nine systems in two lines of groups one has compositions of two corruptions alone."""
+    rows = pd.DataFrame(
+        [
+            {"dataset": DATASET, "split": "test", "images": 20, "method": "CrossEntropy", "system": f"system {i}", "n_corruptions": int(count), "composition": "-".join(names), "accuracy": 0.5, "seeds": 1}
+            for i in range(9)
+            for names, count in zip(NAMES, COUNTS)
+            if i < 8 or count == 2
+        ]
+    )  # fmt: skip
+    figure = box_plot.draw_boxes(rows)
+    assert [len(axes.patches) for axes in figure.axes] == [8 * 4 + 1, 8 * 3]
+    (legend,) = figure.legends
+    assert len(legend.get_patches()) == 9
+
+
+def test_evaluations_that_cannot_be_compared_have_box_plots_of_their_own(study: Study, capsys: pytest.CaptureFixture) -> None:
+    """Of twelve systems one was tested on two compositions, one on fewer images, and one on fewer images at another severity."""
+    entries = [{**CROSS_ENTROPY, "lr": 0.01 * (number + 1)} for number in range(12)]
+    entries[0] = {**entries[0], "evaluation": {"images": IMAGES, "compositions": ["CO-SW", "SW-CO"]}}
+    entries[1] = {**entries[1], "evaluation": {"images": 10}}
+    entries[2] = {**entries[2], "evaluation": {"images": 10, "severities": {"Contrast": 5}}}
+    bits = [random_bits(number)[:, :10] if number in (1, 2) else random_bits(number) for number in range(12)]
+    bits[0] = bits[0][:2]
+    for entry, correct in zip(entries, bits):
+        study.trained(entry, correct)
+    out = summary(study, capsys, study.list_of(*entries), "--out", str(study.folder / "out"))
+    printed = [Path(line) for line in out.splitlines() if line.endswith(".png")]
+    first, *others = (path.stem.removeprefix(f"box_plot-{DATASET}") for path in printed)
+    assert first == ""
+    assert set(others) == {"-2-compositions", "-10-images", "-Contrast-severity-5-10-images"}
+    drawn = {stem: pd.read_csv(study.folder / "out" / f"box_plot-{DATASET}{stem}.csv") for stem in (first, *others)}
+    sizes = {stem: (table["system"].nunique(), table["composition"].nunique(), set(table["images"])) for stem, table in drawn.items()}
+    assert sizes == {
+        "": (9, len(NAMES), {IMAGES}),
+        "-2-compositions": (1, 2, {IMAGES}),
+        "-10-images": (1, len(NAMES), {10}),
+        "-Contrast-severity-5-10-images": (1, len(NAMES), {10}),
+    }
+    np.testing.assert_allclose(drawn["-2-compositions"]["accuracy"], bits[0].mean(axis=1))
+    np.testing.assert_allclose(drawn["-10-images"]["accuracy"], bits[1].mean(axis=1))
+    # A system has one name in all figures and in the summary.
+    assert set(drawn["-10-images"]["system"]) == {"CrossEntropy lr0.02"}
+    figure = box_plot.draw_boxes(drawn["-2-compositions"])
+    assert figure.axes[0].get_title() == f"{DATASET}, test images\nn = 2 compositions, 1 seed, {IMAGES} images"
+
+
+def test_sets_of_equal_sizes_have_files_of_their_own(study: Study) -> None:
+    entries = [{**CROSS_ENTROPY, "lr": 0.1 * (number + 1)} for number in range(3)]
+    for entry, composition in zip(entries, ("CO-SW", "SW-CO", "CO-GB")):
+        entry["evaluation"] = {"images": IMAGES, "compositions": [composition]}
+        study.trained(entry, random_bits(0)[:1])
+    paths = box_plot.draw(find(study.list_of(*entries)), study.folder / "out")
+    stems = [path.stem.removeprefix(f"box_plot-{DATASET}") for path in paths if path.suffix == ".png"]
+    assert stems == ["", "-other-compositions", "-other-compositions-2"]
+    assert len({path.read_bytes() for path in paths if path.suffix == ".csv"}) == 3
+
+
+def test_a_system_for_some_corruptions_says_so(study: Study) -> None:
+    some = {**CROSS_ENTROPY, "corruptions": ["Contrast", "Swirl"]}
+    for entry in (CROSS_ENTROPY, some):
+        study.trained(entry, random_bits(0))
+    rows = box_plot.points(find(study.list_of(CROSS_ENTROPY, some)))
+    assert rows["system"].unique().tolist() == ["CrossEntropy", "CrossEntropy (Contrast, Swirl only)"]
+
+
+def test_figures_with_overrides_have_folders_of_their_own(study: Study, capsys: pytest.CaptureFixture) -> None:
+    path = study.list_of(CROSS_ENTROPY)
+    drawn = []
+    several: list[dict[str, Any]] = [{}, {"lr": 0.5, "epochs": 1}, {"evaluation.severities": {"Contrast": 5}}]
+    for number, overrides in enumerate(several):
+        entry = override(CROSS_ENTROPY, overrides)
+        study.trained(entry, random_bits(number))
+        out = summary(study, capsys, path, *(f"--{key}={value}" for key, value in overrides.items()))
+        drawn.append(Path(out.splitlines()[-1]))
+    assert [file.parent.name for file in drawn] == ["small", "small-epochs=1-lr=0.5", "small-evaluation.severities=_Contrast_5_"]
+    assert len({file.with_suffix(".csv").read_bytes() for file in drawn}) == 3
+
+
+def test_many_overrides_are_cut_and_told_apart() -> None:
+    one, other = (name_overrides({"module.lr": 0.1, "study": "word/" * 20 + end}) for end in "ab")
+    assert one != other
+    assert len(one) == len(other) == 60
+    assert one.startswith("module.lr=0.1-study=word_word_")
+    assert "/" not in one
+
+
+def test_summary_where_nothing_is_finished_is_an_error_with_a_remedy(study: Study, capsys: pytest.CaptureFixture) -> None:
+    entries = [{**IDENTITY, "seed": seed} for seed in range(19)]
+    path = study.list_of(*entries)
+    assert main(["summary", str(path)]) == 2
+    captured = capsys.readouterr()
+    note, error = captured.err.splitlines()
+    assert captured.out == ""
+    assert [build(entry).name in note for entry in entries] == [True] * 5 + [False] * 14
+    assert note.endswith("; and 14 more")
+    assert error.startswith(f"error: summary: no finished run: none of the 19 runs in {path}")
+    assert "a run with overrides is another experiment: repeat them here, e.g. --epochs=1, or plot runs/" in error
+    study.trained(entries[0], random_bits(0))
+    out = summary(study, capsys, path)
+    missing = next(line for line in out.splitlines() if line.startswith("Missing: "))
+    assert missing.count("(new)") == 5
+    assert missing.endswith("; and 13 more")
+
+
+def test_summary_of_finished_parts_is_no_error(study: Study, capsys: pytest.CaptureFixture) -> None:
+    entry = {**IDENTITY, "method": "Autoencoder", "corruption": "Swirl"}
+    study.trained(entry)
+    assert summary(study, capsys, study.list_of(entry)) == "Missing: nothing\n"
+
+
+def test_summary_says_how_many_smaller_evaluations_it_leaves_out(study: Study, capsys: pytest.CaptureFixture) -> None:
+    study.trained(IDENTITY, right_up_to(0))
+    for compositions, n in (("167", len(NAMES)), (["CO-SW"], 1)):
+        fewer = build({**IDENTITY, "evaluation": {"images": 10, "compositions": compositions}})
+        write_evaluation(fewer, right_up_to(6)[:n, :10], study.monkeypatch)
+    out = summary(study, capsys, study.runs)
+    assert cells(out, "Identity")[-1] == "0.6"
+    assert "Missing: 2 smaller evaluations left out\n" in out
+
+
+@pytest.mark.parametrize("letters", [20, 110])
+def test_title_and_names_lie_within_the_figure(letters: int) -> None:
+    rows = pd.DataFrame(
+        [
+            {"dataset": DATASET, "split": "test", "images": 10_000, "method": "CrossEntropy", "system": "x" * letters, "n_corruptions": int(count), "composition": "-".join(names), "accuracy": 0.5, "seeds": 1 + int(count)}
+            for names, count in zip(NAMES, COUNTS)
+        ]
+    )  # fmt: skip
+    with styled():
+        figure = box_plot.draw_boxes(rows)
+        figure.savefig(io.BytesIO(), dpi=100)
+    (legend,) = figure.legends
+    for artist in (figure.axes[0].title, *legend.get_texts()):
+        box = artist.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.width
 
 
 def test_training_curves_and_level_search(study: Study, capsys: pytest.CaptureFixture) -> None:
@@ -379,7 +521,7 @@ def test_several_sources_are_drawn_together(study: Study, capsys: pytest.Capture
     out = summary(study, capsys, one, "--seed=1", str(two), str(one))
     assert cells(out, "ModularSystem - CrossEntropy, two or more corruptions")[:3] == ["160", str(IMAGES), "1"]
     assert "Missing: nothing" in out
-    folder = study.runs / "figures" / "modules+crossentropy"
+    folder = study.runs / "figures" / "modules+crossentropy-seed=1"
     assert Path(out.splitlines()[-1]) == folder / f"box_plot-{DATASET}.png"
     drawn = pd.read_csv(folder / f"box_plot-{DATASET}.csv")
     assert drawn["seeds"].unique().tolist() == [1]
@@ -391,11 +533,10 @@ def test_figures_of_nothing_say_so(study: Study, capsys: pytest.CaptureFixture, 
     code = main([figure, str(study.list_of(IDENTITY))])
     captured = capsys.readouterr()
     assert build(IDENTITY).name in captured.out + captured.err
-    if figure == "summary":
-        assert (code, captured.err) == (0, "")
-    else:
-        assert code == 2
-        assert captured.err.splitlines()[-1].startswith(f"error: {figure}: no finished run")
+    assert (code, captured.out) == (2, "")
+    line = captured.err.splitlines()[-1]
+    assert line.startswith(f"error: {figure}: no finished run")
+    assert figure == "training_curves" or ("none of the 1 run in " in line and "repeat them here" in line)
     assert not (study.runs / "figures").exists()
 
 

@@ -269,17 +269,39 @@ def test_a_folder_of_runs_gives_the_same_rows_as_its_list_wherever_it_lies(
     assert capsys.readouterr().err == ""
 
 
-def test_of_two_evaluations_in_a_folder_the_newest_counts_and_severities_are_apart(study: Study) -> None:
-    old = study.trained(IDENTITY, random_bits(0))
-    os.utime(old.directory / "evaluation" / "test-167-20.h5", (1, 1))
-    other = build({**IDENTITY, "evaluation": {"images": 10}})
-    write_evaluation(other, random_bits(1)[:, :10], study.monkeypatch)
+@pytest.mark.parametrize("newest", [10, 20])
+def test_of_the_evaluations_in_a_folder_the_largest_counts_and_severities_are_apart(
+    study: Study, capsys: pytest.CaptureFixture, newest: int
+) -> None:
+    experiment = study.trained(IDENTITY, random_bits(0))
+    write_evaluation(build({**IDENTITY, "evaluation": {"images": 10}}), random_bits(1)[:, :10], study.monkeypatch)
     harder = build({**IDENTITY, "evaluation": {"images": 20, "severities": {"Contrast": 5}}})
     write_evaluation(harder, random_bits(2), study.monkeypatch)
+    for images in (10, 20):
+        os.utime(experiment.directory / "evaluation" / f"test-167-{images}.h5", (1, 2 if images == newest else 1))
     tested = load(study.runs).query("composition != '' and metric == 'accuracy'")
-    np.testing.assert_array_equal(tested[tested["condition"] == ""]["value"], random_bits(1)[:, :10].mean(axis=1))
+    np.testing.assert_array_equal(tested[tested["condition"] == ""]["value"], random_bits(0).mean(axis=1))
     np.testing.assert_array_equal(tested[tested["condition"] == "Contrast severity 5"]["value"], random_bits(2).mean(axis=1))
     assert len(tested) == 2 * len(NAMES)
+    assert capsys.readouterr().err == f"{study.runs}: 1 smaller evaluation left out\n"
+
+
+@pytest.mark.parametrize("newest", [0, 1])
+def test_of_equally_large_evaluations_in_a_folder_the_newest_counts(study: Study, newest: int) -> None:
+    entries = [{**IDENTITY, "evaluation": {"images": 20, "compositions": [name]}} for name in ("CO-SW", "SW-CO")]
+    experiment = study.trained(entries[0], random_bits(0)[:1])
+    write_evaluation(build(entries[1]), random_bits(1)[:1], study.monkeypatch)
+    for number, entry in enumerate(entries):
+        os.utime(experiment.directory / "evaluation" / f"{build(entry).testing.key}.h5", (1, 2 if number == newest else 1))
+    tested = load(study.runs).query("composition != '' and metric == 'accuracy'")
+    assert tested["composition"].tolist() == [("Contrast-Swirl", "Swirl-Contrast")[newest]]
+
+
+def test_of_many_missing_runs_five_are_named(study: Study, capsys: pytest.CaptureFixture) -> None:
+    load(study.list_of(*({**IDENTITY, "seed": seed} for seed in range(7))))
+    line = capsys.readouterr().err
+    assert line.count("(new)") == 5
+    assert line.endswith("(new); and 2 more\n")
 
 
 def test_runs_of_a_folder_that_cannot_be_used_are_named(study: Study, capsys: pytest.CaptureFixture) -> None:
