@@ -58,7 +58,7 @@ LISTS = {
     "fashionmnist": Study(
         [identity, crossentropy, contrastive, manual, imgspace],
         time="About 9 hours on 2 cores, no GPU: the EMNIST network on all of FashionMNIST for 5 epochs, 167 compositions of 1,000 test images, 2 seeds.",
-        expect="EXPECT",
+        expect="Expect more than fashionmnist_small.yaml gives (the published network is 20 times as large): the run was begun and is not finished, so there are no numbers yet.",
         datasets=["FashionMNIST"],
         seeds=SEEDS[:2],
         common={"epochs": 5, "precision": "bfloat16", "evaluation": {"images": 1000}},
@@ -73,8 +73,8 @@ LISTS = {
     ),
     "fashionmnist_small": Study(
         [identity, imgspace, crossentropy, contrastive, modules, routing],
-        time="TIME",
-        expect="EXPECT",
+        time="About an hour on 2 cores, no GPU: every method and every routing with SmallNet on all of FashionMNIST for 5 epochs, 167 compositions of 1,000 test images, 2 seeds.",
+        expect="Expect, as mean accuracy on all 167: Identity 16 %, CrossEntropy 34 %, Contrastive 38 %, ModularSystem 39 %, ImgSpaceIdentity 51 %, ImgSpaceJoint 49 %; with a router 28, 28, 28 %.",
         datasets=["FashionMNIST"],
         seeds=SEEDS[:2],
         common={"model": "SmallNet", "epochs": 5, "evaluation": {"images": 1000}},
