@@ -124,8 +124,11 @@ def test_a_module_takes_a_step_at_every_level(entry, dataset, level):
     assert all(torch.equal(tensor, before[name]) for name, tensor in method.backbone.state_dict().items())
 
 
-@pytest.mark.parametrize("images", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("model", [marked(model) for model in MODELS])
+@pytest.mark.parametrize(
+    ("model", "images"),
+    # The largest on many images would take half an hour.
+    [marked(model, FEW) for model in MODELS] + [pytest.param(model, MANY, marks=pytest.mark.slow) for model in MODELS if model not in SLOW],
+)
 def test_evaluation_of_plain_and_modular_systems(entry, dataset, model, images):
     """The published compositions, with a module at every level: a further modular system where the levels are more than the corruptions."""
     blocks = next(choice for choice in info_dicts.MODELS.values() if choice == model).blocks
