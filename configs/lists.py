@@ -73,7 +73,7 @@ LISTS = {
     ),
     "fashionmnist_small": Study(
         [identity, imgspace, crossentropy, contrastive, modules, routing],
-        time="About an hour on 2 cores, no GPU: every method and every routing with SmallNet on all of FashionMNIST for 5 epochs, 167 compositions of 1,000 test images, 2 seeds.",
+        time="About 1 hour on 2 cores, no GPU: every method and every routing with SmallNet on all of FashionMNIST for 5 epochs, 167 compositions of 1,000 test images, 2 seeds.",
         expect="Expect, as mean accuracy on all 167: Identity 16 %, CrossEntropy 34 %, Contrastive 38 %, ModularSystem 39 %, ImgSpaceIdentity 51 %, ImgSpaceJoint 49 %; with a router 28, 28, 28 %.",
         datasets=["FashionMNIST"],
         seeds=SEEDS[:2],
