@@ -21,7 +21,7 @@ from configs.lists import LISTS
 from configs.recipes import RECIPES
 from configs.studies import write
 from errors import Arguments, InputError, report_errors
-from train.experiment import build
+from train.build import build
 from train.fields import FieldError, choose
 from train.lists import parse
 

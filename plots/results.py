@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from data.compositions import n_corruptions, parse
 from errors import Arguments, InputError, report_errors
+from train.build import build, experiment_class
 from train.entry import Experiment, Trained
-from train.experiment import build, experiment_class
 from train.lists import read, read_overrides
 from train.run import read_json, read_jsonl, state
 

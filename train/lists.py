@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from errors import InputError
+from train.build import build
 from train.entry import Experiment
-from train.experiment import build
 from train.fields import FieldError
 
 try:

@@ -20,8 +20,8 @@ from data.compositions import ELEMENTALS
 from models.networks import build_autoencoder, build_module, build_network
 from tests.train.runs import CPU, pretend
 from tests.train.test_published_networks import takes_a_step
+from train.build import build
 from train.evaluation import evaluate, load_systems
-from train.experiment import build
 from train.fields import Evaluation
 from train.lists import read
 from train.method import method_class

@@ -15,8 +15,8 @@ import train.evaluation
 from data import datasets
 from data.compositions import compositions
 from plots.results import prerequisites
+from train.build import build
 from train.entry import Experiment, Trained
-from train.experiment import build
 from train.run import open_run
 
 DATASET = "FashionMNIST-mini"

@@ -31,7 +31,7 @@ from tests.plots.conftest import (
     right_up_to,
     write_evaluation,
 )
-from train.experiment import build
+from train.build import build
 from train.lists import override
 
 

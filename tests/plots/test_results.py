@@ -28,8 +28,8 @@ from tests.plots.conftest import (
     write_evaluation,
     write_run,
 )
+from train.build import build
 from train.entry import ROOT
-from train.experiment import build
 
 HEADER = "study,dataset,method,model,seed,run,split,epoch,step,layer,composition,condition,n_corruptions,metric,value"
 FIXED_MODULE = {"level": 1, "lr": 0.01, "weight": 1}

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file
 
 from data.batches import Batch
+from train.build import build
 from train.checkpoint import save_weights
-from train.experiment import build
 from train.method import method_class
 from train.run import open_run
 from train.runner import run_experiment

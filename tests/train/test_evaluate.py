@@ -17,8 +17,8 @@ from data.corruptions import corrupt
 from data.noise import evaluation_seed
 from models.networks import build_module, build_network
 from train import entry, evaluation
+from train.build import build
 from train.evaluation import evaluate, load_systems, select_images
-from train.experiment import build
 from train.fields import Evaluation
 from train.lists import read
 from train.method import PlainSystem
@@ -228,7 +228,7 @@ import numpy as np, torch
 from data import datasets
 from models.networks import Network
 from train.evaluation import evaluate
-from train.experiment import Evaluation
+from train.fields import Evaluation
 from train.method import PlainSystem
 
 torch.set_num_threads(1)

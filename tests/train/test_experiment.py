@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import info_dicts
 from plots.results import rebuild
-from train.experiment import build
+from train.build import build
 from train.fields import FieldError
 
 IDENTITY = {"dataset": 0, "method": "Identity", "lr": 0.1}

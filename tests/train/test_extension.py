@@ -15,8 +15,8 @@ import pytest
 
 from data.compositions import sample_167
 from tests.train.test_experiment import GOLDEN
+from train.build import build
 from train.entry import ROOT
-from train.experiment import build
 
 CORRUPTION = '''
 
@@ -192,7 +192,7 @@ def test_one_more_of_each_trains_is_evaluated_and_stands_in_the_results(copy):
 REPORT = """
 import hashlib, json, sys
 from data.compositions import compositions, sample_167
-from train.experiment import build
+from train.build import build
 entries = json.load(open(sys.argv[1]))
 assert compositions("167") == sample_167()
 print(json.dumps([[build(entry).hash for entry in entries], hashlib.sha256(repr(compositions("167")).encode()).hexdigest()]))
@@ -210,7 +210,7 @@ def test_what_was_there_keeps_its_hashes_and_the_167_compositions(copy, tmp_path
 
 def test_the_menu_knows_the_new_ones_by_number_and_name(copy):
     code = (
-        "from train.experiment import build; import info_dicts as i; last = lambda menu: max(menu)\n"
+        "from train.build import build; import info_dicts as i; last = lambda menu: max(menu)\n"
         "a = build({'dataset': last(i.DATASETS), 'method': last(i.METHODS), 'model': last(i.MODELS), 'corruptions': [last(i.CORRUPTIONS)], 'lr': 1})\n"
         "b = build({'dataset': 'Stripes', 'method': 'LabelSmoothing', 'corruptions': ['Mirror'], 'lr': 1})\n"
         "assert a.hash == b.hash; print(a.name)"

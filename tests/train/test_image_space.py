@@ -11,8 +11,8 @@ from data.batches import Batch
 from data.compositions import ELEMENTALS, compositions
 from models.networks import build_autoencoder, build_network, count_parameters
 from tests.train.runs import COMMON, CPU, equal, facts, make, metrics, pretend, random_batch, train, weights
+from train.build import build
 from train.evaluation import evaluate, load_systems
-from train.experiment import build
 from train.fields import Evaluation, FieldError
 from train.img_space_identity import ImgSpaceNetwork
 from train.method import Stage, method_class
@@ -180,6 +180,12 @@ def test_experiments_rest_on_what_they_say():
         (
             SYSTEMS[1] | {"classifier": {"lr": 0.1, "autoencoder": {"lr": 0.3}}},
             r"classifier: must be trained behind the autoencoders of its system",
+        ),
+        (SYSTEMS[0] | {"classifier": {"lr": 0.1, "dataset": 1}}, r"classifier: must have the data set of its system"),
+        (SYSTEMS[0] | {"autoencoder": {"lr": 0.1, "dataset": 1}}, r"autoencoder: must have the data set of its system"),
+        (
+            JOINT | {"autoencoder": {"lr": 0.1, "dataset": 1, "model": "EMNISTNet"}},
+            r"autoencoder: must have the data set of its classifier",
         ),
         (SYSTEMS[1] | {"classifier": {"lr": 0.1, "method": 0}}, r"classifier\.method: must be JointClassifier, got 0"),
         ({key: value for key, value in JOINT.items() if key != "autoencoder"}, r"autoencoder: missing; JointClassifier needs it"),

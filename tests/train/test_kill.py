@@ -11,6 +11,9 @@ import h5py
 import numpy as np
 import pytest
 
+import info_dicts
+from train.build import experiment_class
+from train.entry import Trained
 from train.lists import read
 
 TRAIN = "{dataset: 0, seed: 5, epochs: 6, batch_size: 64, threads: 1, evaluation: {images: 100, compositions: elementals}"
@@ -20,8 +23,14 @@ LIST = f"""
 - {{<<: *base, method: CrossEntropy, batching: independent}}
 - {{<<: *base, method: Contrastive, weight: 0.1}}
 - {{<<: *base, method: Module, corruption: ImpulseNoise, level: auto, search_epochs: 2, weight: 0.1, backbone: {{lr: 0.05}}}}
+- {{<<: *base, method: Autoencoder, corruption: ImpulseNoise}}
+- {{<<: *base, method: Router, corruptions: [ImpulseNoise]}}
+- {{<<: *base, method: JointClassifier, corruptions: [ImpulseNoise], autoencoder: {{lr: 0.05}}}}
 - {TRAIN}, method: ModularSystem, backbone: {{lr: 0.05}}, module: {{level: 2, lr: 0.05, weight: 0.1, epochs: 1}}}}
 """
+TRAINED = ["Identity", "CrossEntropy", "independent", "Contrastive", "Module", "Autoencoder", "Router", "JointClassifier"]
+# Which entry has to be there before another.
+NEEDS = {4: 0, 7: 5}
 EVALUATED_ALL = "--evaluation.compositions=1957"
 
 
@@ -65,21 +74,26 @@ def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     path = folder / "list.yaml"
     path.write_text(LIST)
-    for index in range(5):
+    for index in range(len(TRAINED)):
         run(path, index, folder)
     return folder, path
 
 
-@pytest.mark.parametrize("index", range(5), ids=["Identity", "CrossEntropy", "independent", "Contrastive", "Module"])
+def test_every_method_that_trains_is_killed(undisturbed):
+    methods = {entry.experiment.method for entry in read(undisturbed[1])[: len(TRAINED)]}
+    assert methods == {name for name in info_dicts.METHODS.values() if issubclass(experiment_class(name), Trained)}
+
+
+@pytest.mark.parametrize("index", range(len(TRAINED)), ids=TRAINED)
 def test_a_killed_training_ends_as_if_nothing_had_happened(undisturbed, tmp_path, monkeypatch, index):
     folder, path = undisturbed
     experiment = read(path)[index].experiment
-    if index == 4:
-        run(path, 0, tmp_path)
+    if index in NEEDS:
+        run(path, NEEDS[index], tmp_path)
     monkeypatch.setenv("PALIMPSEST_RUNS", str(tmp_path))
     killed = experiment.directory
     # Twice: early, and again after the resumed run has gone on.
-    for least in (2, 4) if index < 4 else (3, 13):
+    for least in (2, 4) if index != 4 else (3, 13):
         kill_when(path, index, tmp_path, lambda least=least: rows_written(killed) >= least and (killed / "checkpoint" / "last.pt").exists())
         assert not (killed / "done.json").exists()
     run(path, index, tmp_path)

@@ -18,9 +18,9 @@ from errors import InputError
 from models.networks import build_module, build_network, count_parameters
 from tests.train.runs import COMMON, CPU, equal, facts, make, metrics, pretend, random_batch, train, weights
 from train import method as methods
+from train.build import build
 from train.checkpoint import read_facts
 from train.cross_entropy import matched_width
-from train.experiment import build
 from train.fields import FieldError
 from train.loop import Loop
 from train.method import Stage, method_class

@@ -11,9 +11,9 @@ import info_dicts
 from data import datasets
 from data.compositions import ELEMENTALS
 from models.networks import build_module, build_network
+from train.build import build
 from train.checkpoint import save_weights
 from train.evaluation import evaluate, load_systems
-from train.experiment import build
 from train.fields import Evaluation
 from train.method import Stage, method_class
 from train.run import open_run

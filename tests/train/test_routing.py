@@ -13,8 +13,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from data.compositions import ELEMENTALS
 from models.networks import build_module, build_network, count_parameters
 from tests.train.runs import COMMON, CPU, equal, facts, make, metrics, pretend, random_batch, train, weights
+from train.build import build
 from train.evaluation import evaluate, load_systems
-from train.experiment import build
 from train.fields import Evaluation, FieldError
 from train.method import Stage, method_class
 from train.modular_system import ModularNetwork
