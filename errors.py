@@ -14,6 +14,14 @@ class RunError(Exception):
     """A run failed (NaN loss, lost disk): one line on stderr, exit code 1."""
 
 
+class Interrupted(Exception):
+    """The process was told to stop and did so where it can go on: one line on stderr, exit code COME_AGAIN."""
+
+
+# What tells a batch script that the same command goes on where this one stopped.
+COME_AGAIN = 85
+
+
 class Arguments(argparse.ArgumentParser):
     """A command line whose mistakes are one line as well, and whose description keeps its lines."""
 
@@ -36,6 +44,9 @@ def report_errors(call: Callable[[], int | None]) -> int:
     except RunError as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
+    except Interrupted as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return COME_AGAIN
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
         return 130

@@ -98,14 +98,14 @@ class Batches:
         """Network rows of one epoch of training: every image in every view."""
         return len(self.train.labels) * len(self.views)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The training batches of an epoch, the same for the same (seed, epoch)."""
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The training batches of an epoch from number `first` on, the same for the same (seed, epoch)."""
         n, num_views = len(self.train.labels), len(self.views)
         generator = torch.Generator().manual_seed(derive("order", self.seed, epoch))
         order = torch.randperm(n if self.paired else n * num_views, generator=generator).to(self.device)
         noise_seed = derive("train", self.name, self.seed, epoch)
         crops = self._crops(epoch)
-        for start, stop in spread(len(order), self.per_batch):
+        for start, stop in spread(len(order), self.per_batch)[first:]:
             chosen = order[start:stop]
             if self.paired:
                 images, labels, ids = self._take(chosen, crops)

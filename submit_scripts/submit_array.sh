@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
-# Runs a list of experiments, K entries side by side, then (of a whole list) prints its table.
+# Runs a list of experiments: on Slurm where there is one, else on this machine.
 #
-#   bash submit_array.sh CONFIG [--local] [--workers K] [--index LIST] [--with-prerequisites] [--dry-run] [--KEY=VALUE ...]
+#   bash submit_array.sh CONFIG [options] [--KEY=VALUE ...] [-- any sbatch options]
 #
-# --local runs on this machine (there is no other way yet, so it is also the default); the other options are those of
-# `python -m train`. The exit code is that of the training.
+#   --index LIST          these entries (0-5,9); --with-prerequisites: and what they need
+#   --dry-run             only show what would run
+#   --max-parallel K      at most K entries (on Slurm: tasks of an array) at once
+# On Slurm: an array for each wave of the list, every entry after its prerequisites. The same command again submits what is neither finished
+# nor queued, so also what failed. The list is frozen: editing it later changes nothing that waits. See slurm/site.example.sh.
+#   --per-task K          K entries share one task and its GPU, side by side
+#   --wait                follow the jobs to their end, then print the table
+# On this machine (also where there is no sbatch):
+#   --local               run here, as many entries side by side as there are cores, then print the table
 set -euo pipefail
 
 if [ $# -lt 1 ] || [ "$1" = "--help" ] || [ "$1" = "-h" ]; then
-  sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
   exit $(( $# < 1 ? 2 : 0 ))
 fi
 
@@ -23,23 +30,43 @@ config=$(realpath --relative-to="$root" "$config" 2>/dev/null || echo "$config")
 python=python3
 if [ -x .venv/bin/python ]; then python=$root/.venv/bin/python; fi
 
-options=()
-overrides=()
-summary=yes
-for option in "$@"; do
-  case $option in
-    --local) continue ;;
+local=no wait=no summary=yes
+options=() overrides=() site=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --) shift; site=("$@"); break ;;
+    --local) local=yes; shift; continue ;;
+    --wait) wait=yes ;;
     # The table is that of a whole list.
     --dry-run | --list | --index | --index=*) summary=no ;;
-    --workers=*) ;;
-    --*=*) overrides+=("$option") ;;
+    --workers=* | --max-parallel=* | --per-task=*) ;;
+    --*=*) overrides+=("$1") ;;
   esac
-  options+=("$option")
+  options+=("$1")
+  shift
 done
+if [ $local = no ] && ! command -v sbatch >/dev/null; then
+  echo "there is no sbatch on this machine, so the list runs here (as with --local)" >&2
+  local=yes
+fi
 
 code=0
-"$python" -m train "$config" ${options[@]+"${options[@]}"} || code=$?
-if [ "$summary" = yes ] && [ $code -eq 0 ]; then
+if [ $local = yes ]; then
+  here=()
+  for option in ${options[@]+"${options[@]}"}; do
+    case $option in
+      --max-parallel | --max-parallel=*) here+=("--workers${option#--max-parallel}") ;;
+      --per-task | --per-task=*) echo "error: --per-task is for Slurm; here it is --max-parallel K that runs K entries side by side" >&2; exit 2 ;;
+      --wait) ;;
+      *) here+=("$option") ;;
+    esac
+  done
+  "$python" -m train "$config" ${here[@]+"${here[@]}"} || code=$?
+else
+  "$python" -m train.submit "$config" ${options[@]+"${options[@]}"} -- ${site[@]+"${site[@]}"} || code=$?
+  if [ $wait = no ]; then summary=no; fi
+fi
+if [ $summary = yes ] && [ $code -eq 0 ]; then
   "$python" -m plots summary "$config" ${overrides[@]+"${overrides[@]}"} || code=$?
 fi
 exit $code

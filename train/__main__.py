@@ -15,13 +15,16 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
 
 from errors import Arguments, InputError, report_errors
+from train import interrupt
+from train.frozen import is_frozen, list_name
 from train.lists import Entry, label, plan, ranges, read, read_overrides
 from train.pool import default_workers
-from train.run import State, finished, state
+from train.run import finished, state
+from train.slurm import available
+from train.waves import queued_experiments, read_states, remainder, with_queue
 
 
 def parser(description: str | None = __doc__) -> Arguments:
@@ -37,6 +40,7 @@ def parser(description: str | None = __doc__) -> Arguments:
 
 def main(argv: Sequence[str] | None = None) -> int:
     begin = time.perf_counter()
+    interrupt.listen()
     options, rest = parser().parse_known_args(argv)
     return report_errors(lambda: run(options, rest, begin))
 
@@ -47,14 +51,14 @@ def run(options: argparse.Namespace, rest: list[str], begin: float) -> None:
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers {options.workers}: must be at least 1")
     if options.list:
-        show(options.config, chosen)
+        show(options.config, chosen, options.index, rest)
         return
     planned = plan(chosen)
     asked = {entry.experiment.hash for entry in chosen}
     if options.index is not None and not options.with_prerequisites:
         refuse_missing(options.config, chosen, rest)
         planned = [entry for entry in planned if entry.experiment.hash in asked]
-    states = {entry.experiment.hash: state(entry.experiment) for entry in planned}
+    states = read_states(planned)
     for entry in planned:
         if states[entry.experiment.hash].name == "stale":
             raise InputError(f"{options.config}: {label(entry)}: stale: {states[entry.experiment.hash].detail}")
@@ -68,13 +72,15 @@ def run(options: argparse.Namespace, rest: list[str], begin: float) -> None:
     require_data(todo)
     if options.dry_run:
         return
-    tags = (Path(options.config).stem,)
-    if options.index is not None and options.index.isdigit() and len(todo) <= 1:
+    tags = (list_name(options.config),)
+    if options.index is not None and options.index.isdigit() and len(chosen) == 1 and len(todo) <= 1:
         run_alone(todo, chosen[0], tags)
     else:
         from train.study import run_study
 
-        run_study(todo, len(planned) - len(todo), asked, tags, options.workers or default_workers(), begin)
+        # Entries that share a task of a cluster were put together to run side by side.
+        workers = options.workers or (len(chosen) if is_frozen(options.config) else default_workers())
+        run_study(todo, len(planned) - len(todo), asked, tags, workers, begin)
 
 
 def require_data(todo: Sequence[Entry]) -> None:
@@ -94,15 +100,18 @@ def require_data(todo: Sequence[Entry]) -> None:
         raise InputError("; ".join(problems.values()) + (f"; entries that need none of this: --index {ranges(rest)}" if rest else ""))
 
 
-def refuse_missing(config: str, chosen: Sequence[Entry], rest: Sequence[str]) -> None:
-    """InputError with the command that makes it, where a prerequisite is neither finished nor chosen."""
-    hashes = {entry.experiment.hash for entry in chosen}
+def refuse_missing(
+    config: str, chosen: Sequence[Entry], rest: Sequence[str], queued: Collection[str] = (), program: str = "python -m train"
+) -> None:
+    """InputError with the command that makes it, where a prerequisite is neither finished nor chosen nor `queued`."""
+    present = {entry.experiment.hash for entry in chosen}.union(queued)
     for entry in chosen:
-        missing = [part for part in entry.experiment.requires() if part.hash not in hashes and not finished(part)]
+        missing = [part for part in entry.experiment.requires() if part.hash not in present and not finished(part)]
         if missing:
             others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            command = " ".join(["python -m train", config, f"--index {entry.index} --with-prerequisites", *rest])
-            problem = f"needs {missing[0].name}{others}, which is {state(missing[0]).name}; make it with: {command}"
+            command = " ".join([program, config, f"--index {entry.index} --with-prerequisites", *rest])
+            mend = "submit the list again" if is_frozen(config) else f"make it with: {command}"
+            problem = f"needs {missing[0].name}{others}, which is {state(missing[0]).name}; {mend}"
             raise InputError(f"{config}: {label(entry)} {problem}")
 
 
@@ -117,16 +126,35 @@ def run_alone(todo: Sequence[Entry], entry: Entry, tags: tuple[str, ...]) -> Non
     print(f"{label(entry)}: done, in {entry.experiment.directory}")
 
 
-def show(config: str, entries: Sequence[Entry]) -> None:
-    """Every entry by name with its state; the last line counts."""
-    states: list[State] = []
-    width = max(len(entry.experiment.name) for entry in entries)
-    for entry in entries:
-        found = state(entry.experiment)
-        states.append(found)
-        print(f"{entry.index:>5}  {found.name:<8} {entry.experiment.dataset}/{entry.experiment.name:<{width}}  {found.detail}".rstrip())
-    counts = Counter(found.name for found in states)
-    print(f"{len(entries)} entries: " + ", ".join(f"{number} {name}" for name, number in counts.most_common()))
+def show(config: str, chosen: Sequence[Entry], indices: str | None, rest: Sequence[str]) -> None:
+    """Every entry by name with its state; then the counts, and what submitting the list would submit.
+
+    From the run directories' files and one look at Slurm's queue; InputError, after the files' states, where Slurm does not answer.
+    """
+    planned = plan(chosen)
+    states = read_states(planned)
+    try:
+        queued, problem = queued_experiments(), None
+    except InputError as error:
+        queued, problem = {}, error
+    width = max(len(entry.experiment.name) for entry in chosen)
+    counts: Counter[str] = Counter()
+    for entry in chosen:
+        found = with_queue(entry.experiment, states[entry.experiment.hash], queued)
+        lacking = (
+            [part for part in entry.experiment.requires() if states[part.hash].name in ("failed", "stale")] if found.name == "new" else []
+        )
+        detail = f"needs {lacking[0].name}, which is {states[lacking[0].hash].name}" if lacking else found.detail
+        counts[found.name] += 1
+        print(f"{entry.index:>5}  {found.name:<8} {entry.experiment.dataset}/{entry.experiment.name:<{width}}  {detail}".rstrip())
+    print(f"{len(chosen)} entries: " + ", ".join(f"{number} {name}" for name, number in counts.most_common()))
+    if problem is not None:
+        raise problem
+    left = remainder(planned, {entry.experiment.hash for entry in chosen}, states, queued).entries
+    own = [entry.index for entry in left if entry.index is not None]
+    parts = f" and {len(left) - len(own)} of their prerequisites" if len(left) > len(own) else ""
+    command = " ".join(["bash submit_array.sh", config, *([f"--index {indices}"] if indices else []), *rest])
+    print(f"{command} would {'submit' if available() else 'run'} {f'{len(own)}: {ranges(own)}{parts}' if left else 'nothing'}")
 
 
 if __name__ == "__main__":

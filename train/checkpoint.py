@@ -1,9 +1,11 @@
-"""Checkpoints and weights on disk: atomic, with a checksum, and read without pickle's code."""
+"""Checkpoints and weights on disk: atomic, checksummed, the one before kept, and read without pickle's code."""
 
 import hashlib
 import io
 import json
+import shutil
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +18,65 @@ from train.entry import Experiment
 from train.run import write_atomically
 
 DIGEST = hashlib.sha256().digest_size
+# Raised when what a checkpoint holds changes: an older one is not read, the training begins again.
+FORMAT = 2
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes a checkpoint of tensors and plain values, followed by its SHA-256; the one before stays until the new one is safe."""
+def save_checkpoint(directory: Path, state: dict[str, Any]) -> None:
+    """Writes checkpoint/last.pt in a run directory: tensors and plain values, followed by their SHA-256. The one before is kept as previous.pt."""
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(state | {"format": FORMAT}, buffer)
     payload = buffer.getvalue()
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, payload + hashlib.sha256(payload).digest())
+    last, previous = checkpoint_paths(directory)
+    last.parent.mkdir(exist_ok=True)
+    write_atomically(last, payload + hashlib.sha256(payload).digest(), keep=previous)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The checkpoint, None where there is none; InputError where its checksum does not hold."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+def load_checkpoint(directory: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole, None where there is none; says in one line on stderr which damaged ones it passed by.
+
+    InputError where a file is there that cannot be read at all.
+    """
+    last, previous = checkpoint_paths(directory)
+    damaged = []
+    for path in (last, previous):
+        try:
+            state = read_checkpoint(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            damaged.append(f"{path} {error}")
+            continue
+        if damaged:
+            print(f"checkpoint: {'; '.join(damaged)}; going on from {path.name}", file=sys.stderr, flush=True)
+        return state
+    if damaged:
+        print(f"checkpoint: {'; '.join(damaged)}; there is no other, so the training begins again", file=sys.stderr, flush=True)
+    return None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The state in a checkpoint file; ValueError where its checksum does not hold or its form is an older one."""
+    data = path.read_bytes()
     payload, digest = data[:-DIGEST], data[-DIGEST:]
     if hashlib.sha256(payload).digest() != digest:
-        raise InputError(f"{path}: damaged (its checksum does not hold); delete it to start this run again from the beginning")
-    return torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
+        raise ValueError("is damaged (its checksum does not hold)")
+    state = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
+    if state.get("format") != FORMAT:
+        raise ValueError(f"has an older form ({state.get('format', 1)}, now {FORMAT})")
+    return state
+
+
+def checkpoint_paths(directory: Path) -> tuple[Path, Path]:
+    """Where a run's last checkpoint and the one before it lie."""
+    return directory / "checkpoint" / "last.pt", directory / "checkpoint" / "previous.pt"
+
+
+def remove_checkpoints(directory: Path) -> None:
+    """Removes what a finished run no longer needs."""
+    shutil.rmtree(directory / "checkpoint", ignore_errors=True)
 
 
 def save_weights(directory: Path, network: nn.Module, facts: dict[str, Any]) -> None:

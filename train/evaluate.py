@@ -15,6 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from errors import Arguments, InputError, RunError, report_errors
+from train import interrupt
 from train.entry import Experiment
 from train.lists import read, read_overrides
 from train.pool import Job, Outcome, default_workers, run_jobs
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument("config", nargs="+", help="YAML lists of experiments")
     arguments.add_argument("--workers", type=int, default=default_workers(), metavar="K", help="parts of the images side by side")
     options, rest = arguments.parse_known_args(argv)
+    interrupt.listen()
     return report_errors(lambda: evaluate_lists(options.config, rest, max(1, options.workers)))
 
 

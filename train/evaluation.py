@@ -23,6 +23,7 @@ from data.compositions import compositions
 from data.corruptions import quantize, stream
 from data.noise import evaluation_seed
 from errors import InputError
+from train import interrupt
 from train.entry import Experiment
 from train.fields import PART, Evaluation
 from train.loop import choose_device
@@ -109,7 +110,12 @@ def evaluate_part(experiments: Sequence[Experiment], part: int, quiet: bool = Tr
     positions = select_images(evaluation, dataset)[start:stop]
     steps = len(compositions(evaluation.compositions)) * len(spread(len(positions), CHUNK))
     with tqdm(total=steps, unit="composition", desc=f"evaluation, part {part + 1}", disable=quiet or not sys.stderr.isatty()) as bar:
-        results = evaluate(load_systems(missing, device), dataset, evaluation, positions, device, bar.update)
+
+        def tick(count: int) -> None:
+            bar.update(count)
+            interrupt.stop_if_told(f"evaluation of {missing[0].name} in part {part + 1}; the same command goes on with that part")
+
+        results = evaluate(load_systems(missing, device), dataset, evaluation, positions, device, tick)
     for experiment, outcomes in zip(missing, results):
         path = part_path(experiment, part)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from errors import InputError
 from train.build import build
 from train.entry import Experiment
 from train.fields import FieldError
+from train.frozen import is_frozen, thaw
 
 try:
     from yaml import CSafeLoader as SafeLoader
@@ -62,11 +63,16 @@ class Entry:
 def read(path: str | Path, overrides: Mapping[str, Any] | None = None, indices: str | None = None) -> list[Entry]:
     """The entries of a list that `indices` names (a number, or numbers and ranges such as `0-5,9`); all where it is None.
 
-    `overrides` maps (dotted) keys to values and is applied to each of them. Raises InputError with the file, the index, the
-    key and what is allowed.
+    `overrides` maps (dotted) keys to values and is applied to each of them. Of a frozen list an index names a task: all entries
+    that share it. Raises InputError with the file, the index, the key and what is allowed.
     """
-    entries = read_yaml(path)
-    chosen = range(len(entries)) if indices is None else select(path, len(entries), indices)
+    entries: Mapping[int, Any]
+    chosen: Iterable[int]
+    if is_frozen(path):
+        entries, chosen = read_frozen(path, indices)
+    else:
+        entries = dict(enumerate(read_yaml(path)))
+        chosen = entries if indices is None else select(path, len(entries), indices)
     read = []
     for index in chosen:
         try:
@@ -76,6 +82,17 @@ def read(path: str | Path, overrides: Mapping[str, Any] | None = None, indices: 
             hint = "; an override is for every entry, unless --index names those it is for" if ours else ""
             raise InputError(f"{path}: entry {index}: {error}{hint}") from None
     return read
+
+
+def read_frozen(path: str | Path, indices: str | None) -> tuple[Mapping[int, Any], Sequence[int]]:
+    """The raw entries of a frozen list by position, and the positions that `indices` names by their tasks."""
+    found = thaw(path)
+    if indices is None:
+        return found.entries, list(found.entries)
+    tasks = select(path, max(found.tasks, default=-1) + 1, indices)
+    if unknown := [task for task in tasks if task not in found.tasks]:
+        raise InputError(f"--index {indices}: {path} has no task {unknown[0]}, but {ranges(found.tasks)}")
+    return found.entries, [position for task in tasks for position in found.tasks[task]]
 
 
 def read_yaml(path: str | Path) -> list[Any]:

@@ -1,7 +1,8 @@
 """The lock of a run directory: one process trains an experiment, any other sees who.
 
-A file made with O_EXCL holds host, pid, the process's start time, the Slurm job and a token. Its modification time is the heartbeat. It is taken over
-when its owner is seen dead on the same host, or when ten beats are missing.
+A file made with O_EXCL holds host, pid, the process's start time, the Slurm job with its restart and a token. Its modification time is the heartbeat.
+It is taken over when its owner is seen dead: the process on the same host, the job that is gone from Slurm's queue (or was started again since), or, where
+neither can be asked, ten beats that are missing. Beats are compared with the file system's own clock, so clocks of nodes may differ or jump.
 """
 
 import json
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 from errors import RunError
+from train import slurm
 
 BEAT = 10.0  # seconds
 
@@ -42,21 +44,49 @@ def read_owner(path: Path) -> tuple[dict, float] | None:
     """The owner that stands in a lock and how old its heartbeat is, in seconds; None where there is no lock, {} as owner of one that is torn."""
     for _ in range(50):
         try:
-            age = time.time() - path.stat().st_mtime
-            return json.loads(path.read_text()), age
+            return json.loads(path.read_text()), file_clock(path.parent) - path.stat().st_mtime
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError):
             # Being written at this very moment, or torn by a crash: then only its age can tell.
             time.sleep(0.01)
-    return {}, time.time() - _mtime(path)
+    return {}, file_clock(path.parent) - _mtime(path)
+
+
+def file_clock(directory: Path) -> float:
+    """The time by the clock that stamps files in a directory, which is a server's where the directory is shared; this machine's where nothing can be written."""
+    probe = directory / f".clock.{secrets.token_hex(4)}.tmp"
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        try:
+            return probe.stat().st_mtime
+        finally:
+            probe.unlink()
+    except OSError:
+        return time.time()
+
+
+def here() -> str:
+    """The space in which process ids have one meaning: the host, and inside it the pid namespace (containers have their own)."""
+    try:
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
 
 
 def lives(owner: dict, age: float) -> bool:
-    """Whether an owner with a heartbeat of this age still works."""
-    if abs(age) > 10 * BEAT:
+    """Whether an owner with a heartbeat of this age (seconds; one from the future is fresh) still works."""
+    if owner.get("space", owner.get("host")) == (here() if "space" in owner else socket.gethostname()):
+        return is_alive(owner["pid"], owner.get("started", ""))
+    if age > 10 * BEAT:
         return False
-    return owner.get("host") != socket.gethostname() or is_alive(owner["pid"], owner.get("started", ""))
+    job = owner.get("job")
+    if not job:
+        return True
+    if job == slurm.this_job():
+        # A job runs at one place at a time: an earlier start of ours is over.
+        return owner.get("restart", 0) >= slurm.this_restart()
+    return slurm.is_at_work(job) is not False
 
 
 def holder(path: Path) -> dict | None:
@@ -94,9 +124,11 @@ class Lock:
         """Takes the lock; returns None, or who holds it."""
         me = {
             "host": socket.gethostname(),
+            "space": here(),
             "pid": os.getpid(),
             "started": process_state(os.getpid())[1],
-            "job": os.environ.get("SLURM_JOB_ID", ""),
+            "job": slurm.this_job(),
+            "restart": slurm.this_restart(),
             "token": self.token,
         }
         while True:
@@ -119,7 +151,7 @@ class Lock:
         try:
             os.close(os.open(guard, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:
-            if time.time() - _mtime(guard) > 10 * BEAT:
+            if file_clock(guard.parent) - _mtime(guard) > 10 * BEAT:
                 guard.unlink(missing_ok=True)
             time.sleep(0.05)
             return
@@ -132,14 +164,20 @@ class Lock:
             guard.unlink(missing_ok=True)
 
     def _beat(self) -> None:
+        missed = 0
         while not self._stop.wait(BEAT):
             try:
-                if json.loads(self.path.read_text()).get("token") != self.token:
-                    self._lost = True
-                    return
-                os.utime(self.path)
-            except (OSError, ValueError):
+                self._lost = json.loads(self.path.read_text()).get("token") != self.token
+                if not self._lost:
+                    os.utime(self.path)
+                missed = 0
+            except (FileNotFoundError, ValueError):
                 self._lost = True
+            except OSError:
+                # A shared file system may be away for a while; others take over after ten beats.
+                missed += 1
+                self._lost = missed > 8
+            if self._lost:
                 return
 
     def check(self) -> None:

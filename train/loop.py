@@ -2,7 +2,8 @@
 
 SGD with momentum; the learning rate follows a cosine from lr to 0 over the experiment's epochs, stepped once per epoch. The weights
 kept are those with the lowest validation loss, the later of equals. Killed at any moment and started again, a run on the
-same number of CPU threads ends with the same bits: generator states, data order and best-so-far are part of the checkpoint.
+same number of CPU threads ends with the same bits: generator states, data order, sums of the epoch so far and best-so-far are part of the
+checkpoint. Told to stop (SIGTERM), it finishes the step, writes a checkpoint and raises Interrupted.
 """
 
 import math
@@ -15,16 +16,19 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from data.batches import Batch
+from data.batches import Batch, Batches
 from data.noise import derive
 from errors import InputError, RunError
 from models.networks import count_parameters
+from train import interrupt
 from train.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from train.method import Method, Stage, Step
 from train.run import Run
 
-# A checkpoint is written once training has taken this many times as long as writing the last one did: at most 2 % extra.
+# After an epoch a checkpoint is written once training has taken this many times as long as writing the last one did: at most 2 % extra.
 SAVE_RATIO = 50.0
+# Inside an epoch it is written after this many seconds: what is lost where a node goes away without notice.
+SAVE_SECONDS = 600.0
 VALIDATION = ("valid_loss", "valid_accuracy")
 
 
@@ -83,6 +87,54 @@ class Sums:
         means = {f"{split}_loss": self.loss.item() / self.rows}
         return means | ({f"{split}_accuracy": self.hits.item() / self.classified} if self.classified else {})
 
+    def state(self) -> dict[str, Any]:
+        return {"loss": self.loss, "hits": self.hits, "rows": self.rows, "classified": self.classified}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.loss.copy_(state["loss"])
+        self.hits.copy_(state["hits"])
+        self.rows, self.classified = state["rows"], state["classified"]
+
+
+class Training:
+    """One training from fresh weights, the stage `number`: what changes while it goes on, and so what a checkpoint holds of it."""
+
+    def __init__(self, number: int, stage: Stage, network: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device):
+        self.number, self.stage, self.device = number, stage, device
+        self.network, self.optimizer = network, optimizer
+        self.best: dict[str, Any] = {"valid_loss": math.inf}
+        self.epoch = 0  # epochs that are finished
+        self.generators: dict[str, Tensor] | None = None
+        self.begin_epoch()
+
+    def begin_epoch(self) -> None:
+        self.batch = 0  # batches of this epoch that are trained on
+        self.sums = Sums(self.device)
+        self.seconds = 0.0  # of training in this epoch, in processes before this one
+        # Set where validation has begun: what it draws does not count, since it begins anew.
+        self.generators = None
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain values from which `restore` goes on with the same bits."""
+        return {
+            "stage": self.number,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "sums": self.sums.state(),
+            "epoch_seconds": self.seconds,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generators": self.generators or generator_states(self.device),
+            "best": self.best,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        restore_generators(state["generators"], self.device)
+        self.best, self.epoch, self.batch, self.seconds = state["best"], state["epoch"], state["batch"], state["epoch_seconds"]
+        self.sums.restore(state["sums"])
+
 
 class Loop:
     """Trains one experiment's method in an open run directory. `log` takes every epoch's row and its number (W&B)."""
@@ -90,115 +142,126 @@ class Loop:
     def __init__(self, run: Run, method: Method, log: Callable[[dict[str, Any], int], None], quiet: bool = False):
         self.run, self.method, self.log = run, method, log
         self.experiment, self.device = method.experiment, method.device
-        self.path = run.directory / "checkpoint" / "last.pt"
         self.quiet = quiet or not sys.stderr.isatty()
+        self.stages = method.stages()
         self.results: dict[str, dict[str, float]] = {}
-        self.rows, self.image_steps, self.seconds = 0, 0, 0.0
-        self.saved_at, self.save_seconds = 0.0, 0.0
+        self.rows: list[dict[str, Any]] = []
+        self.image_steps, self.seconds = 0, 0.0
+        self.saved_at, self.save_seconds = time.perf_counter(), 0.0
 
     def train(self) -> dict[str, Any]:
-        """Runs all stages from where the last checkpoint left them; writes the weights; returns the facts for done.json."""
-        state = load_checkpoint(self.path)
-        stages = self.method.stages()
+        """Runs all stages from where the last checkpoint left them; writes the weights; returns the facts for done.json.
+
+        RunError where the loss is not finite or a file cannot be written; Interrupted after a checkpoint where the process was told to stop.
+        """
+        state = load_checkpoint(self.run.directory)
         if state is not None:
             self.results, self.rows = state["results"], state["rows"]
             self.image_steps, self.seconds = state["image_steps"], state["seconds"]
-        self.run.keep_rows(self.rows)
+        self.run.restore_rows(self.rows)
         batches = self.method.batches()
-        network, best = nn.Module(), dict[str, Any]()
-        epochs = sum(stage.epochs for stage in stages)
+        epochs = sum(stage.epochs for stage in self.stages)
         with tqdm(total=epochs, unit="epoch", desc=self.experiment.name, disable=self.quiet) as bar:
-            for number, stage in enumerate(stages):
+            for number, stage in enumerate(self.stages):
                 if state is not None and number < state["stage"]:
                     bar.update(stage.epochs)
                     continue
-                resumed = state if state is not None and number == state["stage"] else None
-                network, best = self.train_stage(number, stage, batches, resumed, bar)
+                training = self.train_stage(number, stage, batches, state if state is not None and number == state["stage"] else None, bar)
+                best = training.best
                 bar.write(
                     f"{stage.name}: {stage.epochs} epochs, kept epoch {best['epoch']} with {describe(best)}; {self.seconds:.0f} s so far"
                 )
+        network = training.network
         network.load_state_dict(best["network"])
         facts = self.method.facts(self.results)
         save_weights(self.run.directory, network, facts)
         return facts | {
             "parameters": count_parameters(network),
             "image_steps": self.image_steps,
-            "search_trials": len(stages) - 1,
+            "search_trials": len(self.stages) - 1,
             "best_epoch": best["epoch"],
             **{key: best[key] for key in VALIDATION if key in best},
             "train_seconds": self.seconds,
         }
 
-    def train_stage(
-        self, number: int, stage: Stage, batches: Any, resumed: dict[str, Any] | None, bar: Any
-    ) -> tuple[nn.Module, dict[str, Any]]:
-        """One training from fresh weights, or from a checkpoint inside it; returns the network and the best-so-far."""
+    def train_stage(self, number: int, stage: Stage, batches: Batches, resumed: dict[str, Any] | None, bar: Any) -> Training:
+        """One training from fresh weights, or from a checkpoint inside it."""
         e = self.experiment
         torch.manual_seed(derive("initialisation", e.seed, stage.name.partition("-")[0]))
         network = self.method.build(stage, self.results).to(self.device)
         optimizer = torch.optim.SGD(network.parameters(), lr=e.lr, momentum=e.momentum, weight_decay=e.weight_decay)
-        best: dict[str, Any] = {"valid_loss": math.inf}
-        first = 0
+        training = Training(number, stage, network, optimizer, self.device)
         if resumed is None:
             torch.manual_seed(derive("dropout", e.seed, stage.name))
         else:
-            network.load_state_dict(resumed["network"])
-            optimizer.load_state_dict(resumed["optimizer"])
-            restore_generators(resumed["generators"], self.device)
-            best, first = resumed["best"], resumed["epoch"]
-            bar.update(first)
-        for epoch in range(first, stage.epochs):
-            row = self.epoch(network, optimizer, batches, stage, epoch)
+            training.restore(resumed)
+            bar.update(training.epoch)
+        while training.epoch < stage.epochs:
+            row = self.epoch(training, batches)
             validation = {key: row[key] for key in VALIDATION if key in row}
-            if row["valid_loss"] <= best["valid_loss"]:
+            training.epoch += 1
+            training.begin_epoch()
+            if row["valid_loss"] <= training.best["valid_loss"]:
                 weights = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-                best = validation | {"epoch": epoch + 1, "network": weights}
-            last = epoch + 1 == stage.epochs
+                training.best = validation | {"epoch": training.epoch, "network": weights}
+            last = training.epoch == stage.epochs
             if last:
                 self.results[stage.name] = validation
             self.run.log(row)
-            self.log(row, self.rows)
-            self.rows += 1
+            self.log(row, len(self.rows))
+            self.rows.append(row)
             bar.update()
             bar.set_postfix_str(f"{stage.name}, {describe(row)}")
             if last or time.perf_counter() - self.saved_at > SAVE_RATIO * self.save_seconds:
-                self.save(number, epoch + 1, network, optimizer, best)
-        return network, best
+                self.save(training)
+        return training
 
-    def epoch(self, network: nn.Module, optimizer: torch.optim.Optimizer, batches: Any, stage: Stage, epoch: int) -> dict[str, Any]:
-        """One epoch of training and its validation, as a row of metrics.jsonl."""
-        lr = learning_rate(self.experiment.lr, epoch, self.experiment.epochs)
+    def epoch(self, training: Training, batches: Batches) -> dict[str, Any]:
+        """One epoch of training, from where it stands, and its validation, as a row of metrics.jsonl."""
+        network, optimizer = training.network, training.optimizer
+        lr = learning_rate(self.experiment.lr, training.epoch, self.experiment.epochs)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        start = time.perf_counter()
+        before, start = training.seconds, time.perf_counter()
         network.train()
-        train = Sums(self.device)
-        for batch in batches.epoch(epoch):
+        for batch in batches.epoch(training.epoch, training.batch):
             step = self.step(network, batch)
             optimizer.zero_grad(set_to_none=True)
             step.loss.backward()
             optimizer.step()
-            train.add(step, batch.labels_n)
-        means = train.means("train")
+            training.sums.add(step, batch.labels_n)
+            training.batch += 1
+            training.seconds = before + time.perf_counter() - start
+            if interrupt.told() or time.perf_counter() - self.saved_at > SAVE_SECONDS:
+                self.save(training)
+                self.stop_if_told(training)
+        means = training.sums.means("train")
         middle = time.perf_counter()
+        training.seconds = before + middle - start
+        training.generators = generator_states(self.device)
         network.eval()
         valid = Sums(self.device)
         with torch.no_grad():
             for batch in batches.validation():
+                if interrupt.told():
+                    self.save(training)
+                    self.stop_if_told(training)
                 valid.add(self.method.loss(network, batch), batch.labels_n)
         means |= valid.means("valid")
         if not (math.isfinite(means["train_loss"]) and math.isfinite(means["valid_loss"])):
             raise RunError(
-                f"{self.experiment.name}: the loss is not finite in {stage.name}, epoch {epoch + 1}; a lower lr (now {lr:g}) may help"
+                f"{self.experiment.name}: the loss is not finite in {training.stage.name}, epoch {training.epoch + 1}; "
+                f"a lower lr (now {lr:g}) may help"
             )
-        self.image_steps += train.rows
-        self.seconds += time.perf_counter() - start
+        self.image_steps += training.sums.rows
+        self.seconds += training.seconds + time.perf_counter() - middle
         return {
-            "stage": stage.name,
-            "epoch": epoch + 1,
+            "stage": training.stage.name,
+            "epoch": training.epoch + 1,
+            "left": sum(stage.epochs for stage in self.stages[training.number :]) - training.epoch - 1,
             **means,
             "lr": lr,
-            "images_per_second": train.rows / (middle - start),
+            "images_per_second": training.sums.rows / training.seconds,
             "seconds": self.seconds,
         }
 
@@ -209,22 +272,22 @@ class Loop:
         with torch.autocast(self.device.type, torch.bfloat16):
             return self.method.loss(network, batch)
 
-    def save(self, stage: int, epoch: int, network: nn.Module, optimizer: torch.optim.Optimizer, best: dict[str, Any]) -> None:
+    def save(self, training: Training) -> None:
         """Writes the checkpoint."""
         self.run.lock.check()
         start = time.perf_counter()
-        state = {
-            "stage": stage,
-            "epoch": epoch,
-            "network": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "generators": generator_states(self.device),
-            "best": best,
+        state = training.state() | {
             "results": self.results,
             "rows": self.rows,
             "image_steps": self.image_steps,
             "seconds": self.seconds,
         }
-        save_checkpoint(self.path, state)
+        save_checkpoint(self.run.directory, state)
         self.saved_at = time.perf_counter()
         self.save_seconds = self.saved_at - start
+
+    def stop_if_told(self, training: Training) -> None:
+        interrupt.stop_if_told(
+            f"{self.experiment.name} in {training.stage.name}, epoch {training.epoch + 1}, after step {training.batch}; "
+            "a checkpoint is written and the same command goes on there"
+        )

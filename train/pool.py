@@ -1,7 +1,8 @@
 """The pool: jobs side by side, each in a process of its own, every job after the jobs that it requires.
 
 Processes are forked from a server that has imported torch already, so a job starts in a fraction of a second. A job's output
-goes to its log file; its exit code says how it ended (0 done, 1 failed, 2 bad input).
+goes to its log file; its exit code says how it ended (0 done, 1 failed, 2 bad input, 85 told to stop). Told to stop (SIGTERM), the pool
+hands that on and waits until its jobs have saved what they need to go on.
 """
 
 import multiprocessing
@@ -13,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 from errors import report_errors
+from train import interrupt
 
 PRELOADED = ["torch", "train.runner"]
 
@@ -46,8 +49,9 @@ class Outcome:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use: those of its Slurm task, also where the cluster does not bind tasks to cores."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(found, int(os.environ.get("SLURM_CPUS_PER_TASK") or found))
 
 
 def default_workers() -> int:
@@ -57,7 +61,9 @@ def default_workers() -> int:
 
 def _child(job: Job, threads: int) -> None:
     """A job's process: output to the log, and an end when the parent is gone."""
+    interrupt.listen()
     job.log.parent.mkdir(parents=True, exist_ok=True)
+    os.environ["PALIMPSEST_LOG"] = str(job.log)
     descriptor = os.open(job.log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -89,17 +95,25 @@ def run_jobs(
 ) -> dict[str, Outcome]:
     """Runs the jobs, at most `workers` at once, in the given order as far as their requirements allow.
 
-    `report` is called as each ends. A job whose requirement failed never starts. Returns the outcome of every job by key.
+    `report` is called as each ends. A job whose requirement failed never starts. Returns the outcome of every job by key; raises Interrupted,
+    when all have ended, where this process was told to stop.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    with interrupt.shielded():
+        forkserver.ensure_running()
     threads = max(1, cores() // min(workers, max(1, len(jobs))))
     waiting = list(jobs)
     running: dict[Any, tuple[Job, Any, float, int]] = {}
     outcomes: dict[str, Outcome] = {}
     keys = {job.key for job in jobs}
+    handed_on = False
     try:
         while waiting or running:
+            if interrupt.told() and not handed_on:
+                handed_on, waiting = True, []
+                for _, process, _, _ in running.values():
+                    process.terminate()
             for job in list(waiting):
                 needed = job.requires & keys
                 if any(key in outcomes and outcomes[key].exit_code != 0 for key in needed):
@@ -116,7 +130,8 @@ def run_jobs(
                     process.start()
                     started(job)
                     running[process.sentinel] = (job, process, time.perf_counter(), size)
-            for sentinel in wait(list(running)) if running else []:
+            # A signal's handler runs, but does not end the waiting.
+            for sentinel in wait(list(running), timeout=0.2) if running else []:
                 job, process, start, size = running.pop(sentinel)
                 process.join()
                 error = "" if process.exitcode == 0 else last_line(job.log, size) or f"ended by signal {-(process.exitcode or 0)}"
@@ -126,6 +141,7 @@ def run_jobs(
         for _, process, _, _ in running.values():
             process.terminate()
             process.join()
+    interrupt.stop_if_told(f"{len(jobs) - len(outcomes)} of {len(jobs)} not begun; the same command goes on")
     return outcomes
 
 

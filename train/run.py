@@ -2,13 +2,13 @@
 
     runs/<dataset>/<method>-<bits>-s<seed>-<12 hex>/
         experiment.json      the resolved experiment, the data's checksum, recipe numbers; compared on opening
-        attempts.jsonl       one line per start: host, job, commit, versions, time
+        attempts.jsonl       one line per start: host, job, log, commit, versions, time
         metrics.jsonl        one line per epoch and stage
-        checkpoint/last.pt   where a killed run goes on
+        checkpoint/          where a killed run goes on: last.pt, and previous.pt should that be damaged
         weights.safetensors  the best weights by validation loss
         evaluation/<key>.h5  accuracy, loss and per-image correctness of every composition
         wandb/               W&B's folders
-        done.json            last: the run is finished; failed.json: how it failed
+        done.json            last: the run is finished; failed.json: how it failed; stopped.json: where it was told to stop
 
 Loads without torch, so that `--list` is quick.
 """
@@ -19,14 +19,15 @@ import platform
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from errors import InputError, RunError
+from errors import InputError, Interrupted, RunError
+from train import slurm
 from train.entry import ROOT, Experiment
 from train.fields import MENUS, number_of
 from train.lock import Lock, describe, holder
@@ -34,24 +35,44 @@ from train.lock import Lock, describe, holder
 
 @dataclass(frozen=True)
 class State:
-    """What the files of a run say: done, trained (evaluation missing), running, failed, stopped, stale or new; with a detail."""
+    """What the files of a run say, with a detail.
+
+    done, trained (evaluation missing), running, failed, stopped (told to, where it goes on), lost (started, but nobody works on it and no
+    end was written: killed, out of memory, a dead node), stale or new.
+    """
 
     name: str
     detail: str = ""
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file so that at any moment, also after a crash, either the old or the new one is there, whole."""
+def write_atomically(path: Path, data: bytes, keep: Path | None = None) -> None:
+    """Writes a file so that at any moment, also after a crash, either the old or the new one is there, whole.
+
+    The old one is kept as `keep`. RunError where it cannot be written; what was there stays.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
+        sync_directory(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes renames in a directory last through a crash of the machine, where its file system offers that."""
+    with suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -116,13 +137,37 @@ def state(experiment: Experiment) -> State:
         return State("stale", f"made by recipe {written['recipes']}, now {experiment.recipes()}; move {directory} away to run it again")
     owner = holder(directory / "lock")
     if owner is not None:
-        return State("running", describe(owner))
+        return State("running", f"{describe(owner)}, {progress(directory)}")
     if (directory / "done.json").exists():
         return State("done") if evaluated(experiment) else State("trained", f"evaluation {experiment.testing.key} missing")
     failure = read_json(directory / "failed.json")
     if failure is not None:
-        return State("failed", failure["error"])
-    return State("new") if written is None else State("stopped", "goes on from its checkpoint")
+        return State("failed", f"{failure['error']}{log_of(failure)}")
+    if written is None:
+        return State("new")
+    stopped = read_json(directory / "stopped.json")
+    if stopped is not None:
+        return State("stopped", f"{stopped['where']}{log_of(stopped)}")
+    last = (read_jsonl(directory / "attempts.jsonl") or [{}])[-1]
+    return State("lost", f"no end was written, goes on from its last checkpoint{log_of(last)}")
+
+
+def log_of(row: Mapping[str, Any]) -> str:
+    """Where the output of an attempt stands, in words; nothing where it went to a terminal."""
+    return f" (log: {row['log']})" if row.get("log") else ""
+
+
+def progress(directory: Path) -> str:
+    """How far a running experiment is, from the rows of its finished epochs: epoch and minutes left at the pace of the last five."""
+    if (directory / "done.json").exists():
+        return f"evaluation, {len(list(directory.glob('evaluation/*.parts/*.npz')))} parts done"
+    rows = read_jsonl(directory / "metrics.jsonl")
+    if not rows or "left" not in rows[-1]:
+        return f"epoch {len(rows) + 1}"
+    recent = rows[-6:]
+    pace = (recent[-1]["seconds"] - recent[0]["seconds"]) / (len(recent) - 1) if len(recent) > 1 else recent[0]["seconds"]
+    total = len(rows) + rows[-1]["left"]
+    return f"epoch {min(len(rows) + 1, total)} of {total}, {pace * rows[-1]['left'] / 60:.0f} min left"
 
 
 def finished(experiment: Experiment) -> bool:
@@ -148,10 +193,9 @@ class Run:
         except OSError as error:
             raise RunError(f"{self.directory / name}: cannot be written: {error.strerror}") from None
 
-    def keep_rows(self, count: int) -> None:
-        """Drops the rows of metrics.jsonl after the first `count`: those that a resumed run computes again."""
-        rows = read_jsonl(self.directory / "metrics.jsonl")
-        write_atomically(self.directory / "metrics.jsonl", "".join(json.dumps(r, sort_keys=True) + "\n" for r in rows[:count]).encode())
+    def restore_rows(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Makes metrics.jsonl those rows, which a checkpoint holds: later ones are computed again, ones that a crash swallowed come back."""
+        write_atomically(self.directory / "metrics.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode())
 
     def start(self, checksum: str) -> None:
         """Writes or compares experiment.json, and notes the attempt."""
@@ -172,11 +216,15 @@ class Run:
                     raise InputError(
                         f"{path}: {key} differs from this experiment's ({before.get(key)} there, {now[key]} here); move {self.directory} away to run it again"
                     )
-        (self.directory / "failed.json").unlink(missing_ok=True)
+        for name in ("failed.json", "stopped.json"):
+            (self.directory / name).unlink(missing_ok=True)
+        # What a killed process was about to write.
+        for left in (*self.directory.glob(".*.tmp"), *self.directory.glob("checkpoint/.*.tmp")):
+            left.unlink(missing_ok=True)
         versions = {name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "wandb")}
         self._append(
             "attempts.jsonl",
-            {"host": socket.gethostname(), "pid": os.getpid(), "job": os.environ.get("SLURM_JOB_ID", ""), "start": time.time()}
+            {"host": socket.gethostname(), "pid": os.getpid(), "job": slurm.this_job(), "log": log_path(), "start": time.time()}
             | {"commit": commit(), "python": platform.python_version(), "versions": versions},
         )
 
@@ -188,15 +236,25 @@ class Run:
     def fail(self, error: str) -> None:
         """Writes failed.json, as far as the directory still takes it."""
         with suppress(OSError, RunError):
-            write_json(self.directory / "failed.json", {"error": error, "time": time.time()})
+            write_json(self.directory / "failed.json", {"error": error, "time": time.time(), "log": log_path()})
+
+    def stop(self, where: str) -> None:
+        """Writes stopped.json, likewise."""
+        with suppress(OSError, RunError):
+            write_json(self.directory / "stopped.json", {"where": where, "time": time.time(), "log": log_path()})
+
+
+def log_path() -> str:
+    """Where this process's output goes, as whoever started it says (the pool, the batch script); empty for a terminal."""
+    return os.environ.get("PALIMPSEST_LOG", "")
 
 
 @contextmanager
 def open_run(experiment: Experiment) -> Iterator[Run]:
     """Opens an experiment's run directory under its lock.
 
-    InputError where it cannot be made or written, or where another process holds it. A RunError inside is written to
-    failed.json.
+    InputError where it cannot be made or written, or where another process holds it. How the work inside ends is written to
+    failed.json (whatever it failed of) or stopped.json.
     """
     directory = experiment.directory
     try:
@@ -210,8 +268,16 @@ def open_run(experiment: Experiment) -> Iterator[Run]:
     run = Run(experiment, lock)
     try:
         yield run
-    except RunError as error:
-        run.fail(str(error))
+    except Interrupted as error:
+        run.stop(str(error))
+        raise
+    except KeyboardInterrupt:
+        run.stop("interrupted from the keyboard; goes on from its last checkpoint")
+        raise
+    except InputError:
+        raise
+    except Exception as error:
+        run.fail(str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}")
         raise
     finally:
         lock.release()

@@ -7,7 +7,8 @@ import torch
 
 from data import datasets
 from data.compositions import n_corruptions
-from errors import InputError, RunError
+from errors import COME_AGAIN, InputError, Interrupted, RunError
+from train.checkpoint import remove_checkpoints
 from train.entry import Experiment
 from train.evaluation import evaluate_part, merge
 from train.loop import Loop, choose_device
@@ -50,6 +51,9 @@ def run_experiment(experiment: Experiment, tags: tuple[str, ...] = (), evaluatio
                     merge(experiment, dataset)
                     log_evaluation(experiment, tracker)
                 code = 0
+            except Interrupted:
+                code = COME_AGAIN
+                raise
             finally:
                 tracker.finish(code)
         except OSError as error:
@@ -67,7 +71,7 @@ def train(run: Run, dataset: datasets.DataSet, tracker: Tracker, quiet: bool) ->
     facts = Loop(run, method, tracker.epoch, quiet).train() if method.stages() else {}
     tracker.summary(facts)
     run.finish(facts)
-    (run.directory / "checkpoint" / "last.pt").unlink(missing_ok=True)
+    remove_checkpoints(run.directory)
 
 
 def log_evaluation(experiment: Experiment, tracker: Tracker) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from tqdm import tqdm
 
 from data import datasets
-from errors import InputError, RunError
+from errors import COME_AGAIN, InputError, RunError
 from train.entry import Experiment
 from train.evaluate import evaluate_systems
 from train.lists import Entry, label
@@ -41,13 +41,10 @@ def run_study(todo: Sequence[Entry], skipped: int, asked: Collection[str], tags:
         nonlocal done
         done += outcome.exit_code == 0
         bar.update()
-        ending = (
-            f"trained in {outcome.seconds:.0f} s"
-            if outcome.exit_code == 0
-            else outcome.error.removeprefix("failed: ").removeprefix("error: ")
+        said = outcome.error.removeprefix("failed: ").removeprefix("error: ").removeprefix("stopped: ")
+        ending = {0: f"trained in {outcome.seconds:.0f} s", COME_AGAIN: f"stopped: {said}", None: said}.get(
+            outcome.exit_code, f"FAILED: {said} (log: {job.log})"
         )
-        if outcome.exit_code:
-            ending = f"FAILED: {ending} (log: {job.log})"
         tqdm.write(f"[{done}/{total}] {label(by_hash[job.key])}: {ending}")
         sys.stdout.flush()
 

@@ -1,0 +1,40 @@
+"""Being told to stop: SIGTERM, which a cluster sends before it takes a node away, only sets a flag; work stops where it can go on exactly.
+
+A signal may come twice (the cluster sends it to every process of a job, and parents hand it on), so the handler does nothing else.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from errors import Interrupted
+
+_told = threading.Event()
+
+
+def listen() -> None:
+    """From now on SIGTERM sets the flag. For the entry points, in their main thread."""
+    signal.signal(signal.SIGTERM, lambda number, frame: _told.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def told() -> bool:
+    """Whether this process was told to stop."""
+    return _told.is_set()
+
+
+def stop_if_told(where: str) -> None:
+    """Interrupted with `where` (what was stopped and how it goes on) if this process was told to stop."""
+    if told():
+        raise Interrupted(where)
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Helper processes that start inside never see SIGTERM: they inherit a mask that blocks it. One that comes here is not lost, it waits."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,140 @@
+"""What Slurm is asked and told: the queue, whether a job is still there, arrays to submit. Commands of the command line only.
+
+States of jobs never say whether an experiment is finished; its files do. Here they only tell what waits and what runs.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from errors import InputError
+
+# A controller that is gone makes squeue retry for about nine seconds; one that hangs must not hold us longer than this.
+PATIENCE = 60
+# States in which the processes of a job may still be at work; a requeued job is PENDING again.
+AT_WORK = {"RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of a job array that stands in the queue: `A_a`, its job's name, its state and the reason why it waits."""
+
+    array: int
+    index: int
+    name: str
+    state: str
+    reason: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.array}_{self.index}"
+
+
+def available() -> bool:
+    """Whether this machine can submit to Slurm."""
+    return shutil.which("sbatch") is not None
+
+
+def this_job() -> str:
+    """The id of the job that this process is part of, empty outside Slurm. A requeued task keeps its id; `this_restart` counts on."""
+    return os.environ.get("SLURM_JOB_ID", "")
+
+
+def this_restart() -> int:
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+
+
+def ask(command: Sequence[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs one of Slurm's commands; InputError where it is not there or does not answer."""
+    try:
+        return subprocess.run(command, input=text, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except FileNotFoundError:
+        raise InputError(f"{command[0]} is not on this machine; on one without Slurm use --local") from None
+    except subprocess.TimeoutExpired:
+        raise InputError(f"{command[0]}: no answer from Slurm within {PATIENCE} s, so what is queued is unknown; try again later") from None
+
+
+def last_line(text: str) -> str:
+    """The last line that Slurm said, without the command's name before it."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return re.sub(r"^\w+: ((error|fatal): )?", "", lines[-1]) if lines else "no answer"
+
+
+def queue() -> list[Task]:
+    """Every task of this user's job arrays that is queued or running. InputError where the controller does not answer: that is no empty queue."""
+    answer = ask(["squeue", "--me", "-r", "-h", "-o", "%F|%K|%T|%r|%j"])
+    if answer.returncode != 0:
+        raise InputError(f"squeue: {last_line(answer.stderr)}; what is queued is unknown, so nothing is submitted; try again later")
+    tasks = []
+    for line in answer.stdout.splitlines():
+        array, index, state, reason, name = line.split("|", 4)
+        if index.isdigit():
+            tasks.append(Task(int(array), int(index), name, state, reason))
+    return tasks
+
+
+def is_at_work(job: str) -> bool | None:
+    """Whether the processes of a job may still run, by its id; None where Slurm cannot tell (another cluster, no answer)."""
+    try:
+        answer = ask(["squeue", "-h", "-j", job, "-o", "%T"])
+    except InputError:
+        return None
+    if answer.returncode == 0:
+        return answer.stdout.strip() in AT_WORK
+    return False if "Invalid job id" in answer.stderr else None
+
+
+def max_array_size() -> int:
+    """Slurm's MaxArraySize: the highest array index is one less. InputError where the controller does not answer."""
+    answer = ask(["scontrol", "show", "config"])
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer.stdout, re.MULTILINE)
+    if answer.returncode != 0 or not found:
+        raise InputError(f"scontrol: {last_line(answer.stderr)}; nothing is submitted; try again later")
+    return int(found[1])
+
+
+def sbatch(arguments: Sequence[str]) -> int:
+    """Submits a job array and returns its id; InputError with what sbatch said where it refuses."""
+    answer = ask(["sbatch", "--parsable", *arguments])
+    # On a federation the cluster's name follows the id.
+    job = answer.stdout.strip().split(";")[0]
+    if answer.returncode != 0 or not job.isdigit():
+        raise InputError(f"sbatch refused: {last_line(answer.stderr)}")
+    return int(job)
+
+
+def depend(dependencies: Sequence[tuple[str, str]], held: int) -> None:
+    """Gives tasks of a held array (`17_[1,3-5]`) dependencies of their own (`afterok:16_0`) and lets it go.
+
+    InputError where Slurm refuses one: then the array is cancelled, so that nothing runs too early or waits for ever.
+    """
+    lines = [f"update JobId={tasks} Dependency={condition}" for tasks, condition in dependencies]
+    answer = ask(["scontrol"], "\n".join([*lines, f"release {held}", "quit", ""]))
+    if answer.returncode != 0 or "error" in answer.stderr.lower():
+        ask(["scancel", str(held)])
+        raise InputError(f"scontrol: {last_line(answer.stderr)}; job {held} is cancelled")
+
+
+def reasons(jobs: Sequence[int]) -> dict[int, set[str]]:
+    """Why the tasks of jobs wait, by job; empty where Slurm does not say."""
+    answer = ask(["squeue", "-h", "-j", ",".join(map(str, jobs)), "-o", "%F|%r"])
+    found: dict[int, set[str]] = {}
+    for line in answer.stdout.splitlines():
+        job, reason = line.split("|", 1)
+        found.setdefault(int(job), set()).add(reason)
+    return found
+
+
+def seconds(limit: str) -> int | None:
+    """Seconds of a time limit as sbatch takes it (minutes, m:s, h:m:s, d-h, d-h:m, d-h:m:s); None for one without end, ValueError for none of these."""
+    if limit.upper() in ("UNLIMITED", "INFINITE", "-1", "0"):
+        return None
+    days, dash, clock = limit.rpartition("-")
+    numbers = [days, *clock.split(":")] if dash else clock.split(":")
+    if not all(number.isdigit() for number in numbers) or len(numbers) > 3 + bool(dash):
+        raise ValueError(f"{limit!r} is no time limit; write minutes, hours:minutes:seconds or days-hours")
+    units = (86400, 3600, 60, 1) if dash else {1: (60,), 2: (60, 1), 3: (3600, 60, 1)}[len(numbers)]
+    return sum(int(number) * unit for number, unit in zip(numbers, units))

@@ -1,0 +1,244 @@
+"""Submits what remains of a list to Slurm: an array for each wave, every entry after its own prerequisites.
+
+bash submit_array.sh CONFIG                      what is neither finished nor queued, with its prerequisites; again for what failed
+bash submit_array.sh CONFIG --index 0-5,9        these entries; --with-prerequisites brings what they need
+bash submit_array.sh CONFIG --dry-run            what would be submitted
+bash submit_array.sh CONFIG -- --partition=long  everything after -- goes to sbatch
+"""
+
+import argparse
+import fcntl
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from errors import Arguments, InputError, RunError, report_errors
+from train import frozen, slurm
+from train.__main__ import refuse_missing, require_data
+from train.entry import ROOT, Experiment
+from train.lists import Entry, label, plan, ranges, read, read_overrides, read_yaml
+from train.run import State, finished, state
+from train.site import Site, read_site
+from train.waves import Remainder, job_name, queued_experiments, read_states, remainder
+
+# Reasons that pass by themselves; any other is told after submitting, since Slurm may wait for ever with it.
+PASSING = {"None", "Priority", "Resources", "Dependency", "JobArrayTaskLimit", "BeginTime", "JobHeldUser"}
+# A condition longer than this is given to waiting tasks through scontrol instead of on sbatch's command line.
+LONGEST = 4000
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    cut = words.index("--") if "--" in words else len(words)
+    arguments = Arguments("bash submit_array.sh", description=__doc__)
+    arguments.add_argument("config", help="a YAML list of experiments")
+    arguments.add_argument("--index", metavar="LIST", help="the entries to submit: a number, or numbers and ranges (0-5,9)")
+    arguments.add_argument("--with-prerequisites", action="store_true", help="with --index: also submit what the entries need")
+    arguments.add_argument("--max-parallel", type=int, metavar="K", help="at most K tasks of an array at once")
+    arguments.add_argument("--per-task", type=int, default=1, metavar="K", help="K entries share one task and its GPU, side by side")
+    arguments.add_argument("--dry-run", action="store_true", help="show what would be submitted")
+    arguments.add_argument("--wait", action="store_true", help="follow the jobs, a line for each entry that ends")
+    options, rest = arguments.parse_known_args(words[:cut])
+    return report_errors(lambda: submit_list(options, rest, words[cut + 1 :]))
+
+
+def submit_list(options: argparse.Namespace, rest: list[str], more: Sequence[str]) -> None:
+    """Submits what remains of a list.
+
+    InputError where the list, the site file or an option is wrong, data is missing, or Slurm does not answer or refuses.
+    """
+    for name in ("max_parallel", "per_task"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    overrides = read_overrides(rest)
+    chosen = read(options.config, overrides, options.index)
+    planned = plan(chosen)
+    asked = {entry.experiment.hash for entry in chosen}
+    site = read_site(more)
+    with nullcontext() if options.dry_run else submitting():
+        states, queued = read_states(planned), queued_experiments()
+        if options.index is not None and not options.with_prerequisites:
+            refuse_missing(options.config, chosen, rest, queued, "bash submit_array.sh")
+            planned = [entry for entry in planned if entry.experiment.hash in asked]
+        found = remainder(planned, asked, states, queued)
+        for entry, reason in found.left_out:
+            print(f"left out {label(entry)}: {reason}")
+        counted = tally(planned, asked, states, queued)
+        if not found.entries:
+            print(f"nothing to submit: {counted}")
+        else:
+            require_data(found.entries)
+            positions = place(found.entries, len(read_yaml(options.config)))
+            groups = [chunks([positions[entry.experiment.hash] for entry in wave], options.per_task) for wave in found.waves]
+            if options.dry_run:
+                for number, wave in enumerate(groups, 1):
+                    print(f"wave {number}: would submit {contents(wave, positions, found)}")
+            else:
+                by_position = {positions[entry.experiment.hash]: entry.experiment for entry in found.entries}
+                jobs = submit_waves(options.config, by_position, groups, positions, queued, site, options.max_parallel, found)
+                warn_of_reasons(jobs)
+            print(f"{len(found.entries)} of {len(planned)} {'would be ' if options.dry_run else ''}submitted; {counted}")
+            if not options.dry_run:
+                print(f"logs: {frozen.folder()}/<job>_<index>.out; states: python -m train {options.config} --list")
+    if options.wait and not options.dry_run:
+        follow(chosen)
+
+
+@contextmanager
+def submitting() -> Iterator[None]:
+    """One submission at a time from these runs, so that two do not submit the same; InputError where the folder cannot be made."""
+    try:
+        frozen.folder().mkdir(parents=True, exist_ok=True)
+        with open(frozen.folder() / ".submitting", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise InputError(f"{frozen.folder()}: cannot be written ({error.strerror}); set PALIMPSEST_RUNS to a folder that can") from None
+
+
+def tally(planned: Sequence[Entry], asked: Collection[str], states: Mapping[str, State], queued: Mapping[str, slurm.Task]) -> str:
+    """How many are finished, queued and running, in words."""
+    hashes = {entry.experiment.hash for entry in planned}
+    done = {key for key in hashes if states[key].name == "done" or (states[key].name == "trained" and key not in asked)}
+    running = {key for key in hashes - done if states[key].name == "running"}
+    return f"{len(done)} finished, {len((hashes & queued.keys()) - done - running)} queued, {len(running)} running"
+
+
+def place(entries: Sequence[Entry], length: int) -> dict[str, int]:
+    """Positions by hash: those in the list, and after its end for prerequisites that stand in none."""
+    positions = {entry.experiment.hash: entry.index for entry in entries if entry.index is not None}
+    strangers = [entry.experiment.hash for entry in entries if entry.index is None]
+    return positions | {key: length + number for number, key in enumerate(strangers)}
+
+
+def chunks(positions: Sequence[int], size: int) -> list[list[int]]:
+    """Positions that share a task, in order."""
+    ordered = sorted(positions)
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+def contents(wave: Sequence[Sequence[int]], positions: Mapping[str, int], found: Remainder) -> str:
+    """What a wave holds, in words."""
+    members = [position for group in wave for position in group]
+    own = {positions[entry.experiment.hash] for entry in found.entries if entry.index is not None}
+    in_list, others = [p for p in members if p in own], [p for p in members if p not in own]
+    words = [f"{len(in_list)} {'entry' if len(in_list) == 1 else 'entries'} ({ranges(in_list)})"] if in_list else []
+    words += [f"{len(others)} of their prerequisites (as {ranges(others)})"] if others else []
+    return " and ".join(words) + (f" in {len(wave)} tasks" if len(wave) < len(members) else "")
+
+
+def submit_waves(
+    config: str, experiments: Mapping[int, Experiment], groups: Sequence[Sequence[Sequence[int]]], positions: Mapping[str, int],
+    queued: Mapping[str, slurm.Task], site: Site, max_parallel: int | None, found: Remainder,
+) -> list[int]:  # fmt: skip
+    """Freezes the list and submits its waves, in blocks where an index would exceed MaxArraySize; returns the jobs' ids."""
+    limit = slurm.max_array_size()
+    path = frozen.freeze(config, experiments, [group for wave in groups for group in wave])
+    # The task that makes an experiment, as dependencies name it.
+    maker = {key: task.id for key, task in queued.items()}
+    jobs = []
+    for number, wave in enumerate(groups, 1):
+        blocks: dict[int, list[Sequence[int]]] = defaultdict(list)
+        for group in wave:
+            blocks[group[0] // limit * limit].append(group)
+        for offset, members in blocks.items():
+            conditions = [condition([experiments[position] for position in group], maker) for group in members]
+            job = submit_block(path, offset, [group[0] for group in members], conditions, site, max_parallel)
+            for group in members:
+                maker |= {experiments[position].hash: f"{job}_{group[0] - offset}" for position in group}
+            block = f", array indices are the positions less {offset}" if offset else ""
+            print(f"wave {number}: job {job}: {contents(members, positions, found)}{block}", flush=True)
+            jobs.append(job)
+    return jobs
+
+
+def condition(experiments: Sequence[Experiment], maker: Mapping[str, str]) -> str:
+    """The dependency of a task: the tasks in the queue that make what its experiments need. Empty where everything is there."""
+    needed = {maker[part.hash] for experiment in experiments for part in experiment.requires() if part.hash in maker}
+    return "afterok:" + ":".join(sorted(needed)) if needed else ""
+
+
+def submit_block(path: Path, offset: int, firsts: Sequence[int], conditions: Sequence[str], site: Site, max_parallel: int | None) -> int:
+    """Submits one array. Tasks with dependencies that differ are held until each has its own, so that none waits for, or is cancelled by, another's."""
+    indices = [first - offset for first in firsts]
+    throttle = f"%{max_parallel}" if max_parallel else ""
+    several = len(set(conditions)) > 1 or len(conditions[0]) > LONGEST
+    os.environ |= {"PALIMPSEST_RUNS": str(path.parent.parent.absolute()), "PALIMPSEST_SITE": str(site.path)}
+    job = slurm.sbatch(
+        [
+            *site.options,
+            f"--job-name={job_name(path, offset)}",
+            f"--array={ranges(indices)}{throttle}",
+            f"--chdir={ROOT}",
+            f"--output={path.parent.absolute()}/%A_%a.out",
+            "--open-mode=append",
+            "--export=ALL",
+            f"--signal=B:USR2@{site.warn_seconds}",
+            # What can never start any more is cancelled instead of waiting for ever.
+            "--kill-on-invalid-dep=yes",
+            *(["--hold"] if several else [f"--dependency={conditions[0]}"] if conditions[0] else []),
+            str(ROOT / "slurm" / "array.sbatch"),
+            str(path.absolute()),
+            str(offset),
+        ]
+    )
+    if several:
+        by_condition = defaultdict(list)
+        for index, own in zip(indices, conditions):
+            by_condition[own].append(index)
+        slurm.depend([(f"{job}_[{ranges(waiting)}]", own) for own, waiting in by_condition.items() if own], job)
+    return job
+
+
+def warn_of_reasons(jobs: Sequence[int]) -> None:
+    """Tells where Slurm accepted a job that it may never start (too long a time, too many cores for the partition)."""
+    for _ in range(6):
+        found = slurm.reasons(jobs)
+        if any(reason != "None" for reasons in found.values() for reason in reasons):
+            break
+        time.sleep(0.5)
+    for job, reasons in found.items():
+        for reason in sorted(reasons - PASSING):
+            print(f"job {job} waits: {reason}")
+
+
+def follow(chosen: Sequence[Entry]) -> None:
+    """Prints a line for each entry as it ends, until none of them is in the queue; RunError where one did not finish."""
+    done = {entry.experiment.hash for entry in chosen if state(entry.experiment).name == "done"}
+    told = set(done)
+    while True:
+        queued = queued_experiments()
+        for entry in chosen:
+            key = entry.experiment.hash
+            if key in told or key in queued:
+                continue
+            now = state(entry.experiment)
+            if now.name == "running":
+                continue
+            told.add(key)
+            done |= {key} if now.name == "done" else set()
+            print(
+                f"[{len(done)}/{len(chosen)}] {label(entry)}: {now.name if now.name == 'done' else describe(entry.experiment, now)}",
+                flush=True,
+            )
+        if len(told) == len(chosen):
+            break
+        time.sleep(float(os.environ.get("PALIMPSEST_POLL_SECONDS") or 15))
+    if missing := len(chosen) - len(done):
+        raise RunError(f"{missing} of {len(chosen)} did not finish; the same command submits them again")
+
+
+def describe(experiment: Experiment, now: State) -> str:
+    """Why an entry that left the queue is not done."""
+    lacking = [part.name for part in experiment.requires() if not finished(part)]
+    if now.name == "new" and lacking:
+        return f"cancelled, since {lacking[0]} is {state(next(p for p in experiment.requires() if not finished(p))).name}"
+    return f"{now.name.upper()}: {now.detail}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
