@@ -25,7 +25,7 @@ shift
 if [ -e "$config" ]; then config=$(realpath "$config"); fi
 root=$(dirname "$(dirname "$(realpath "${BASH_SOURCE[0]}")")")
 cd "$root"
-config=$(realpath --relative-to="$root" "$config" 2>/dev/null || echo "$config")
+config=$(realpath --relative-base="$root" "$config" 2>/dev/null || echo "$config")
 
 python=python3
 if [ -x .venv/bin/python ]; then python=$root/.venv/bin/python; fi

@@ -20,7 +20,7 @@ from collections.abc import Collection, Sequence
 from errors import Arguments, InputError, report_errors
 from train import interrupt
 from train.frozen import is_frozen, list_name
-from train.lists import Entry, label, plan, ranges, read, read_overrides
+from train.lists import Entry, brief, label, plan, ranges, read, read_overrides
 from train.pool import default_workers
 from train.run import finished, state
 from train.slurm import available
@@ -40,6 +40,11 @@ def parser(description: str | None = __doc__) -> Arguments:
 
 def main(argv: Sequence[str] | None = None) -> int:
     begin = time.perf_counter()
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["sync"]:
+        from train.sync import main as sync
+
+        return sync(words[1:])
     interrupt.listen()
     options, rest = parser().parse_known_args(argv)
     return report_errors(lambda: run(options, rest, begin))
@@ -154,7 +159,7 @@ def show(config: str, chosen: Sequence[Entry], indices: str | None, rest: Sequen
     own = [entry.index for entry in left if entry.index is not None]
     parts = f" and {len(left) - len(own)} of their prerequisites" if len(left) > len(own) else ""
     command = " ".join(["bash submit_array.sh", config, *([f"--index {indices}"] if indices else []), *rest])
-    print(f"{command} would {'submit' if available() else 'run'} {f'{len(own)}: {ranges(own)}{parts}' if left else 'nothing'}")
+    print(f"{command} would {'submit' if available() else 'run'} {f'{len(own)}: {brief(own)}{parts}' if left else 'nothing'}")
 
 
 if __name__ == "__main__":

@@ -189,6 +189,12 @@ def ranges(indices: Iterable[int]) -> str:
     return ",".join("-".join(map(str, run)) for run in runs)
 
 
+def brief(indices: Iterable[int], width: int = 100) -> str:
+    """The same for a reader: cut where it is longer than `width`."""
+    text = ranges(indices)
+    return text if len(text) <= width else f"{text[:width].rpartition(',')[0]},..."
+
+
 def label(entry: Entry) -> str:
     """An entry in words."""
     return f"entry {entry.index}: {entry.experiment.name}" if entry.index is not None else f"prerequisite {entry.experiment.name}"

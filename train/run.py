@@ -142,7 +142,7 @@ def state(experiment: Experiment) -> State:
         return State("done") if evaluated(experiment) else State("trained", f"evaluation {experiment.testing.key} missing")
     failure = read_json(directory / "failed.json")
     if failure is not None:
-        return State("failed", f"{failure['error']}{log_of(failure)}")
+        return State("failed", f"{failure['error'].removeprefix(experiment.name + ': ')}{log_of(failure)}")
     if written is None:
         return State("new")
     stopped = read_json(directory / "stopped.json")

@@ -53,8 +53,10 @@ def ask(command: Sequence[str], text: str | None = None) -> subprocess.Completed
         return subprocess.run(command, input=text, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except FileNotFoundError:
         raise InputError(f"{command[0]} is not on this machine; on one without Slurm use --local") from None
-    except subprocess.TimeoutExpired:
-        raise InputError(f"{command[0]}: no answer from Slurm within {PATIENCE} s, so what is queued is unknown; try again later") from None
+    except subprocess.TimeoutExpired as error:
+        # What it said before: sbatch tries again and again where the queue is full.
+        said = last_line((error.stderr or b"").decode()) if error.stderr else "no answer"
+        raise InputError(f"{command[0]}: {said} (given up after {PATIENCE} s); the same command goes on with what is missing") from None
 
 
 def last_line(text: str) -> str:

@@ -20,15 +20,15 @@ from errors import Arguments, InputError, RunError, report_errors
 from train import frozen, slurm
 from train.__main__ import refuse_missing, require_data
 from train.entry import ROOT, Experiment
-from train.lists import Entry, label, plan, ranges, read, read_overrides, read_yaml
+from train.lists import Entry, brief, label, plan, ranges, read, read_overrides, read_yaml
 from train.run import State, finished, state
 from train.site import Site, read_site
 from train.waves import Remainder, job_name, queued_experiments, read_states, remainder
 
 # Reasons that pass by themselves; any other is told after submitting, since Slurm may wait for ever with it.
 PASSING = {"None", "Priority", "Resources", "Dependency", "JobArrayTaskLimit", "BeginTime", "JobHeldUser"}
-# A condition longer than this is given to waiting tasks through scontrol instead of on sbatch's command line.
-LONGEST = 4000
+# Slurm takes no longer list of indices; a longer condition is given to waiting tasks through scontrol instead of on the command line.
+LONGEST = 3900
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +72,7 @@ def submit_list(options: argparse.Namespace, rest: list[str], more: Sequence[str
             print(f"nothing to submit: {counted}")
         else:
             require_data(found.entries)
-            positions = place(found.entries, len(read_yaml(options.config)))
+            positions = place(found.entries, options.config)
             groups = [chunks([positions[entry.experiment.hash] for entry in wave], options.per_task) for wave in found.waves]
             if options.dry_run:
                 for number, wave in enumerate(groups, 1):
@@ -108,10 +108,11 @@ def tally(planned: Sequence[Entry], asked: Collection[str], states: Mapping[str,
     return f"{len(done)} finished, {len((hashes & queued.keys()) - done - running)} queued, {len(running)} running"
 
 
-def place(entries: Sequence[Entry], length: int) -> dict[str, int]:
+def place(entries: Sequence[Entry], config: str) -> dict[str, int]:
     """Positions by hash: those in the list, and after its end for prerequisites that stand in none."""
     positions = {entry.experiment.hash: entry.index for entry in entries if entry.index is not None}
     strangers = [entry.experiment.hash for entry in entries if entry.index is None]
+    length = len(read_yaml(config)) if strangers else 0
     return positions | {key: length + number for number, key in enumerate(strangers)}
 
 
@@ -126,8 +127,8 @@ def contents(wave: Sequence[Sequence[int]], positions: Mapping[str, int], found:
     members = [position for group in wave for position in group]
     own = {positions[entry.experiment.hash] for entry in found.entries if entry.index is not None}
     in_list, others = [p for p in members if p in own], [p for p in members if p not in own]
-    words = [f"{len(in_list)} {'entry' if len(in_list) == 1 else 'entries'} ({ranges(in_list)})"] if in_list else []
-    words += [f"{len(others)} of their prerequisites (as {ranges(others)})"] if others else []
+    words = [f"{len(in_list)} {'entry' if len(in_list) == 1 else 'entries'} ({brief(in_list)})"] if in_list else []
+    words += [f"{len(others)} of their prerequisites (as {brief(others)})"] if others else []
     return " and ".join(words) + (f" in {len(wave)} tasks" if len(wave) < len(members) else "")
 
 
@@ -142,10 +143,7 @@ def submit_waves(
     maker = {key: task.id for key, task in queued.items()}
     jobs = []
     for number, wave in enumerate(groups, 1):
-        blocks: dict[int, list[Sequence[int]]] = defaultdict(list)
-        for group in wave:
-            blocks[group[0] // limit * limit].append(group)
-        for offset, members in blocks.items():
+        for offset, members in blocks(wave, limit):
             conditions = [condition([experiments[position] for position in group], maker) for group in members]
             job = submit_block(path, offset, [group[0] for group in members], conditions, site, max_parallel)
             for group in members:
@@ -154,6 +152,23 @@ def submit_waves(
             print(f"wave {number}: job {job}: {contents(members, positions, found)}{block}", flush=True)
             jobs.append(job)
     return jobs
+
+
+def blocks(wave: Sequence[Sequence[int]], limit: int) -> Iterator[tuple[int, list[Sequence[int]]]]:
+    """Tasks (their positions) that can be one array, with the offset of its indices: these stay below MaxArraySize `limit`, and their list is not too long for sbatch."""
+    by_offset: dict[int, list[Sequence[int]]] = defaultdict(list)
+    for group in wave:
+        by_offset[group[0] // limit * limit].append(group)
+    for offset, members in by_offset.items():
+        start = stop = length = 0
+        for run in ranges(group[0] - offset for group in members).split(","):
+            if length + len(run) >= LONGEST:
+                yield offset, members[start:stop]
+                start, length = stop, 0
+            first, _, last = run.partition("-")
+            stop += int(last or first) - int(first) + 1
+            length += len(run) + 1
+        yield offset, members[start:]
 
 
 def condition(experiments: Sequence[Experiment], maker: Mapping[str, str]) -> str:

@@ -39,16 +39,17 @@ def remainder(planned: Sequence[Entry], asked: Collection[str], states: Mapping[
         key, now = entry.experiment.hash, states[entry.experiment.hash]
         if now.name == "done" or (now.name == "trained" and key not in asked) or key in queued:
             continue
+        needed = [part for part in entry.experiment.requires() if part.hash in depth or part.hash in excluded]
         if now.name not in OPEN:
             excluded[key] = f"{now.name}: {now.detail}"
         else:
-            lacking = next((part for part in entry.experiment.requires() if part.hash in excluded), None)
+            lacking = next((part for part in needed if part.hash in excluded), None)
             if lacking is not None:
                 excluded[key] = f"needs {lacking.name}, which is {excluded[lacking.hash].partition(':')[0]}"
         if key in excluded:
             found.left_out.append((entry, excluded[key]))
             continue
-        depth[key] = 1 + max((depth[part.hash] for part in entry.experiment.requires() if part.hash in depth), default=-1)
+        depth[key] = 1 + max((depth[part.hash] for part in needed), default=-1)
         while len(found.waves) <= depth[key]:
             found.waves.append([])
         found.waves[depth[key]].append(entry)

@@ -1,0 +1,231 @@
+"""Sends runs to W&B that are not, or not wholly, there: recorded offline, cut off, or finished after a client failed.
+
+python -m train sync configs/demo.yaml                       the runs of a list and of what it rests on
+python -m train sync configs/demo.yaml configs/modules.yaml  of several lists
+python -m train sync configs/demo.yaml --index 0-5,9         of some entries
+python -m train sync configs/demo.yaml --dry-run             what would be sent
+
+The same command again goes on where one stopped; what was sent is left out. A run is sent by `wandb sync`, either the client's own record of it where that
+is complete and the server does not know the run, or one written from the run directory that holds just the steps that the server
+lacks; so every step arrives once, however often a run was started, and only what the server then says it has counts as sent.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from errors import COME_AGAIN, Arguments, InputError, RunError, report_errors
+from train.entry import ROOT
+from train.frozen import list_name
+from train.lists import Entry, label, plan, read, read_overrides
+from train.lock import describe, holder
+from train.run import state
+from train.tracking import (
+    ANSWER_SECONDS, WandbRun, contents, destination, has_account, host_and_port, project, read_record, run_id, unreachable, write_record,
+)  # fmt: skip
+
+# How many runs go through one `wandb sync` for each of its uploads side by side, and how long it may say nothing before it is ended.
+BATCH = 8
+SILENT_SECONDS = 60
+# How long the server may take until what was uploaded can be read back.
+ARRIVAL_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Sending:
+    """A run to send: its entry, the tags of the lists it stands in, and the folder that holds what is sent."""
+
+    entry: Entry
+    tags: tuple[str, ...]
+    folder: Path | None = None
+
+    @property
+    def steps(self) -> int:
+        """How many steps its W&B run has when all is there: one per row, one for the evaluation, one for its table."""
+        held = contents(self.entry.experiment)
+        return held["rows"] + (2 if held["evaluation"] else 0)
+
+
+def parser() -> Arguments:
+    arguments = Arguments("python -m train sync", description=__doc__)
+    arguments.add_argument("config", nargs="+", help="YAML lists of experiments")
+    arguments.add_argument("--index", metavar="LIST", help="the entries to send, with what they rest on: numbers and ranges (0-5,9)")
+    arguments.add_argument("--workers", type=int, default=4, metavar="K", help="uploads side by side (default: 4)")
+    arguments.add_argument("--dry-run", action="store_true", help="show what would be sent")
+    return arguments
+
+
+def main(argv: Sequence[str]) -> int:
+    options, rest = parser().parse_known_args(argv)
+    return report_errors(lambda: sync(options, rest))
+
+
+def sync(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    """Sends what is to be sent, and says of every entry what became of it; RunError where something was not sent."""
+    if options.workers < 1:
+        raise InputError(f"--workers {options.workers}: must be at least 1")
+    planned = gather(options.config, options.index, rest)
+    api = None if options.dry_run else connect()
+    reasons = {sending.entry.experiment.hash: reason_to_leave(sending.entry) for sending in planned}
+    todo = [sending for sending in planned if not reasons[sending.entry.experiment.hash]]
+    for sending in planned:
+        reason = reasons[sending.entry.experiment.hash]
+        if reason or options.dry_run:
+            print(f"{label(sending.entry)}: {reason or f'would be sent ({sending.steps} steps)'}")
+    if options.dry_run or not todo:
+        print(f"{len(todo)} to send, {len(planned) - len(todo)} left out")
+        return
+    sent, size = 0, BATCH * options.workers
+    for start in range(0, len(todo), size):
+        batch = todo[start : start + size]
+        try:
+            problems = send(api, batch, options.workers)
+        except Exception as error:
+            # The client's own errors have no common class; what they say of a server that went away matters, not where.
+            raise RunError(f"W&B: {one_line(error)}; {len(todo) - sent} of {len(todo)} not sent; the same command sends the rest") from None
+        for number, (sending, problem) in enumerate(zip(batch, problems), start + 1):
+            print(f"[{number}/{len(todo)}] {label(sending.entry)}: {problem or f'sent ({sending.steps} steps)'}", flush=True)
+            sent += not problem
+    if sent < len(todo):
+        raise RunError(f"{len(todo) - sent} of {len(todo)} not sent; the same command sends the rest")
+
+
+def gather(configs: Sequence[str], indices: str | None, rest: Sequence[str]) -> list[Sending]:
+    """The experiments of the lists and what they rest on, each once, tagged by the lists it stands in."""
+    found: dict[str, Sending] = {}
+    for config in configs:
+        for entry in plan(read(config, read_overrides(rest), indices)):
+            before = found.get(entry.experiment.hash)
+            tag = list_name(config)
+            found[entry.experiment.hash] = replace(before, tags=(*before.tags, tag)) if before else Sending(entry, (tag,))
+    return list(found.values())
+
+
+def reason_to_leave(entry: Entry) -> str:
+    """Why a run is not sent; empty where it is to be sent."""
+    experiment = entry.experiment
+    owner = holder(experiment.directory / "lock")
+    if owner is not None:
+        return f"left out, {describe(owner)} is at work on it"
+    found = state(experiment)
+    if found.name in ("new", "stale"):
+        return f"left out, {found.name} {found.detail}".rstrip()
+    record = read_record(experiment)
+    return "sent already" if record and record["sent"] == destination() else ""
+
+
+def connect() -> Any:
+    """A wandb.Api of a server that answers; InputError where there is no key or no answer."""
+    os.environ |= {"WANDB_MODE": "online", "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+    import wandb
+
+    host, port = host_and_port(wandb)
+    if not has_account(wandb):
+        raise InputError(f"W&B: no API key for {host}; set WANDB_API_KEY, or run: wandb login")
+    problem = unreachable(wandb)
+    if problem:
+        raise InputError(f"W&B: {problem}; WANDB_BASE_URL says which server")
+    try:
+        return wandb.Api(timeout=ANSWER_SECONDS)
+    except Exception as error:
+        raise InputError(f"W&B: {host}:{port}: {one_line(error)}") from None
+
+
+def steps_on_server(api: Any, batch: Sequence[Sending]) -> dict[str, tuple[int, str]]:
+    """How many steps the server has of each run that it knows, and the run's state there, by run id."""
+    api.flush()
+    path = "/".join([os.environ.get("WANDB_ENTITY") or api.default_entity, project()])
+    runs = api.runs(path, filters={"name": {"$in": [run_id(sending.entry.experiment) for sending in batch]}}, per_page=len(batch))
+    try:
+        return {run.id: (run.lastHistoryStep + 1, run.state) for run in runs}
+    except ValueError as error:
+        # A project comes into being with its first run.
+        if "Could not find project" in str(error):
+            return {}
+        raise
+
+
+def send(api: Any, batch: Sequence[Sending], workers: int) -> list[str]:
+    """Sends a batch side by side; what went wrong with each, empty where it arrived."""
+    known = steps_on_server(api, batch)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        prepared = []
+        for number, sending in enumerate(batch):
+            place = Path(scratch, str(number))
+            place.mkdir()
+            prepared.append(prepare(sending, known.get(run_id(sending.entry.experiment)), place))
+        held = [contents(sending.entry.experiment) for sending in batch]
+        said = wandb_sync([sending.folder for sending in prepared if sending.folder], workers, Path(scratch))
+    deadline = time.monotonic() + ARRIVAL_SECONDS
+    problems = [""]
+    while any(problems := problems_of(batch, steps_on_server(api, batch))) and time.monotonic() < deadline:
+        time.sleep(1)
+    for sending, problem, before in zip(prepared, problems, held):
+        if not problem and before == contents(sending.entry.experiment):
+            write_record(sending.entry.experiment, sending.folder.name if sending.folder else "", destination())
+    return [f"NOT SENT: {problem}{said and f' ({said})'}" if problem else "" for problem in problems]
+
+
+def problems_of(batch: Sequence[Sending], known: dict[str, tuple[int, str]]) -> list[str]:
+    problems = []
+    for sending in batch:
+        steps, at = known.get(run_id(sending.entry.experiment), (0, "unknown"))
+        lacking = steps < sending.steps or at in ("unknown", "running", "pending")
+        problems.append(f"the server has {steps} of {sending.steps} steps, the run is {at} there" if lacking else "")
+    return problems
+
+
+def prepare(sending: Sending, known: tuple[int, str] | None, place: Path) -> Sending:
+    """The run with the folder to send: the client's own record where it is complete and the server has none of it, else a new one in `place`."""
+    experiment = sending.entry.experiment
+    record = read_record(experiment)
+    if known is None and record is not None and record["folder"].startswith("offline-run-"):
+        folder = experiment.directory / "wandb" / record["folder"]
+        if any(folder.glob("*.wandb")):
+            return replace(sending, folder=folder)
+    found = state(experiment).name
+    run = WandbRun(experiment, sending.tags, False, place, known[0] if known else 0)
+    run.finish({"done": 0, "trained": 0, "failed": 1}.get(found, COME_AGAIN))
+    return replace(sending, folder=run.folder)
+
+
+def wandb_sync(folders: Sequence[Path], workers: int, scratch: Path) -> str:
+    """Runs `wandb sync` on records; the last thing it complained about. Ended when it says nothing for SILENT_SECONDS."""
+    # What it tells at the end is no proof: it calls a run synced, with exit code 0, whose upload the server refused.
+    log = scratch / "sync.log"
+    command = [sys.executable, "-m", "wandb", "sync", "--include-synced", "--no-skip-online", "-n", str(workers), *map(str, folders)]
+    environment = {key: value for key, value in os.environ.items() if key not in ("WANDB_SILENT", "WANDB_SERVICE")}
+    with open(log, "wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=scratch, env=environment)
+    with ended(process):
+        size, since = 0, time.monotonic()
+        while process.poll() is None:
+            if log.stat().st_size > size:
+                size, since = log.stat().st_size, time.monotonic()
+            if time.monotonic() - since > SILENT_SECONDS:
+                return f"`wandb sync` got no answer within {SILENT_SECONDS} s"
+            time.sleep(0.05)
+    complaints = [line for line in log.read_text(errors="replace").splitlines() if "ERROR" in line]
+    return complaints[-1].partition("ERROR")[2].strip() if complaints else ""
+
+
+@contextmanager
+def ended(process: subprocess.Popen) -> Iterator[None]:
+    """The process runs no longer than what is inside."""
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
