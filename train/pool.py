@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,8 @@ def run_jobs(
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    # First, since its start lifts the shield.
+    resource_tracker.ensure_running()
     with interrupt.shielded():
         forkserver.ensure_running()
     threads = max(1, cores() // min(workers, max(1, len(jobs))))

@@ -99,7 +99,7 @@ def test_the_run_of_a_killed_one_is_taken_over_at_once(path):
     first.communicate()
     assert json.loads((experiment.directory / "lock").read_text())["pid"] == first.pid
     assert not (experiment.directory / "done.json").exists()
-    assert state(experiment).name == "stopped"
+    assert state(experiment).name == "lost"
     second = start(path)
     code, _, err = ended(second)
     assert (code, err) == (0, [])
