@@ -21,11 +21,14 @@ fi
 WARN_SECONDS=120
 MAX_RESTARTS=20
 
-# Run in every task before Python, in the project's folder. The environment of the submission is kept; .venv/bin/python is used where it is there.
+# Run in every task before Python, in the project's folder. The environment of the submission is kept.
 setup() {
   : # module load python/3.11
+  # Nodes that cannot reach W&B: export WANDB_MODE=offline, and send the runs later with: python -m train sync CONFIG
 }
 
-# What Python runs in, for instance a container; empty for none.
+# The Python of a task; empty: .venv/bin/python where it is there, else python3.
+PYTHON=
+# What it runs in, for instance a container (containers/apptainer.def); empty for none.
 RUN=()
-# RUN=(apptainer exec --nv palimpsest.sif)
+# PYTHON=python3 RUN=(apptainer exec --nv "$PWD/palimpsest.sif")

@@ -23,15 +23,32 @@ from pathlib import Path
 from typing import Any
 
 from errors import COME_AGAIN, Arguments, InputError, RunError, report_errors
-from train.entry import ROOT
 from train.frozen import list_name
 from train.lists import Entry, label, plan, read, read_overrides
 from train.lock import describe, holder
 from train.run import state
 from train.tracking import (
-    ANSWER_SECONDS, WandbRun, contents, destination, has_account, host_and_port, project, read_record, run_id, unreachable, write_record,
-)  # fmt: skip
+    ANSWER_SECONDS,
+    WandbRun,
+    contents,
+    destination,
+    first_line,
+    has_account,
+    host_and_port,
+    project,
+    read_record,
+    run_id,
+    unreachable,
+    write_record,
+)
 
+# `wandb sync`, which ends when its standard input does: with the process that started it, however that ended.
+COMMAND = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
+from wandb.cli.cli import cli
+cli(["sync", *sys.argv[1:]])
+"""
 # How many runs go through one `wandb sync` for each of its uploads side by side, and how long it may say nothing before it is ended.
 BATCH = 8
 SILENT_SECONDS = 60
@@ -73,7 +90,8 @@ def sync(options: argparse.Namespace, rest: Sequence[str]) -> None:
     if options.workers < 1:
         raise InputError(f"--workers {options.workers}: must be at least 1")
     planned = gather(options.config, options.index, rest)
-    api = None if options.dry_run else connect()
+    if not options.dry_run:
+        check_server()
     reasons = {sending.entry.experiment.hash: reason_to_leave(sending.entry) for sending in planned}
     todo = [sending for sending in planned if not reasons[sending.entry.experiment.hash]]
     for sending in planned:
@@ -81,16 +99,26 @@ def sync(options: argparse.Namespace, rest: Sequence[str]) -> None:
         if reason or options.dry_run:
             print(f"{label(sending.entry)}: {reason or f'would be sent ({sending.steps} steps)'}")
     if options.dry_run or not todo:
-        print(f"{len(todo)} to send, {len(planned) - len(todo)} left out")
+        print(f"{len(todo)} to send, {len(planned) - len(todo)} not")
         return
-    sent, size = 0, BATCH * options.workers
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        os.environ |= {"WANDB_MODE": "online", "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+        os.environ |= {"WANDB_DIR": scratch, "WANDB_CACHE_DIR": f"{scratch}/cache", "WANDB_DATA_DIR": f"{scratch}/data"}
+        send_all(connect(), todo, options.workers, Path(scratch))
+
+
+def send_all(api: Any, todo: Sequence[Sending], workers: int, scratch: Path) -> None:
+    """Sends batch after batch; RunError at the end where something was not sent, or at once where the server is gone."""
+    sent, size = 0, BATCH * workers
     for start in range(0, len(todo), size):
         batch = todo[start : start + size]
         try:
-            problems = send(api, batch, options.workers)
+            problems = send(api, batch, workers, scratch)
         except Exception as error:
             # The client's own errors have no common class; what they say of a server that went away matters, not where.
-            raise RunError(f"W&B: {one_line(error)}; {len(todo) - sent} of {len(todo)} not sent; the same command sends the rest") from None
+            raise RunError(
+                f"W&B: {first_line(error)}; {len(todo) - sent} of {len(todo)} not sent; the same command sends the rest"
+            ) from None
         for number, (sending, problem) in enumerate(zip(batch, problems), start + 1):
             print(f"[{number}/{len(todo)}] {label(sending.entry)}: {problem or f'sent ({sending.steps} steps)'}", flush=True)
             sent += not problem
@@ -122,21 +150,27 @@ def reason_to_leave(entry: Entry) -> str:
     return "sent already" if record and record["sent"] == destination() else ""
 
 
-def connect() -> Any:
-    """A wandb.Api of a server that answers; InputError where there is no key or no answer."""
-    os.environ |= {"WANDB_MODE": "online", "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+def check_server() -> None:
+    """InputError where there is no API key or nothing takes a connection."""
     import wandb
 
-    host, port = host_and_port(wandb)
+    host, _ = host_and_port(wandb)
     if not has_account(wandb):
         raise InputError(f"W&B: no API key for {host}; set WANDB_API_KEY, or run: wandb login")
     problem = unreachable(wandb)
     if problem:
         raise InputError(f"W&B: {problem}; WANDB_BASE_URL says which server")
+
+
+def connect() -> Any:
+    """A wandb.Api; InputError where the server does not take the key or does not answer."""
+    import wandb
+
+    host, port = host_and_port(wandb)
     try:
         return wandb.Api(timeout=ANSWER_SECONDS)
     except Exception as error:
-        raise InputError(f"W&B: {host}:{port}: {one_line(error)}") from None
+        raise InputError(f"W&B: {host}:{port}: {first_line(error)}") from None
 
 
 def steps_on_server(api: Any, batch: Sequence[Sending]) -> dict[str, tuple[int, str]]:
@@ -153,17 +187,13 @@ def steps_on_server(api: Any, batch: Sequence[Sending]) -> dict[str, tuple[int, 
         raise
 
 
-def send(api: Any, batch: Sequence[Sending], workers: int) -> list[str]:
+def send(api: Any, batch: Sequence[Sending], workers: int, scratch: Path) -> list[str]:
     """Sends a batch side by side; what went wrong with each, empty where it arrived."""
     known = steps_on_server(api, batch)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        prepared = []
-        for number, sending in enumerate(batch):
-            place = Path(scratch, str(number))
-            place.mkdir()
-            prepared.append(prepare(sending, known.get(run_id(sending.entry.experiment)), place))
-        held = [contents(sending.entry.experiment) for sending in batch]
-        said = wandb_sync([sending.folder for sending in prepared if sending.folder], workers, Path(scratch))
+    held = [contents(sending.entry.experiment) for sending in batch]
+    with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as place:
+        prepared = [prepare(sending, known.get(run_id(sending.entry.experiment)), Path(place)) for sending in batch]
+        said = wandb_sync([sending.folder for sending in prepared if sending.folder], workers, scratch)
     deadline = time.monotonic() + ARRIVAL_SECONDS
     problems = [""]
     while any(problems := problems_of(batch, steps_on_server(api, batch))) and time.monotonic() < deadline:
@@ -201,10 +231,10 @@ def wandb_sync(folders: Sequence[Path], workers: int, scratch: Path) -> str:
     """Runs `wandb sync` on records; the last thing it complained about. Ended when it says nothing for SILENT_SECONDS."""
     # What it tells at the end is no proof: it calls a run synced, with exit code 0, whose upload the server refused.
     log = scratch / "sync.log"
-    command = [sys.executable, "-m", "wandb", "sync", "--include-synced", "--no-skip-online", "-n", str(workers), *map(str, folders)]
+    command = [sys.executable, "-c", COMMAND, "--include-synced", "--no-skip-online", "-n", str(workers), *map(str, folders)]
     environment = {key: value for key, value in os.environ.items() if key not in ("WANDB_SILENT", "WANDB_SERVICE")}
     with open(log, "wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=scratch, env=environment)
+        process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.PIPE, cwd=scratch, env=environment)
     with ended(process):
         size, since = 0, time.monotonic()
         while process.poll() is None:
@@ -224,8 +254,4 @@ def ended(process: subprocess.Popen) -> Iterator[None]:
         yield
     finally:
         process.kill()
-        process.wait()
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        process.communicate()

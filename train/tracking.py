@@ -9,6 +9,7 @@ import os
 import queue
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,11 @@ STOP_SECONDS = 10
 MARGIN_SECONDS = 10
 # How often a client's service that was killed is started again in one run.
 RESTARTS = 3
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def notice(text: str) -> None:
@@ -73,6 +79,11 @@ class WandbRun:
         self.run.define_metric("epoch", hidden=True)
         for metrics in ("train/*", "valid/*", "lr", "images_per_second", "search/*"):
             self.run.define_metric(metrics, step_metric="epoch")
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Tells what the run directory holds and was not told: rows, the facts about the training, the evaluation."""
+        experiment = self.experiment
         for step, row in enumerate(read_jsonl(experiment.directory / "metrics.jsonl")):
             self.epoch(row, step)
         self.summary(read_json(experiment.directory / "done.json") or {})
@@ -125,7 +136,11 @@ class WandbRun:
         self.table("compositions", ["composition", "n_corruptions", "accuracy", "loss", "n"], rows, step + 1)
 
     def finish(self, exit_code: int) -> None:
-        """Ends the run: finished (0), failed, or, where it goes on later (COME_AGAIN), preempted. Waits for the uploads; TimeoutError where they do not end."""
+        """Ends the run, after what was not told: finished (0), failed, or, where it goes on later (COME_AGAIN), preempted.
+
+        Waits for the uploads; TimeoutError where they do not end.
+        """
+        self.catch_up()
         if exit_code == COME_AGAIN:
             self.run.mark_preempting()
         self.run.finish(exit_code=exit_code)
@@ -141,7 +156,7 @@ class Tracker:
     def __init__(self, experiment: Experiment, directory: Path, tags: tuple[str, ...] = ()):
         self._experiment, self._directory, self._tags = experiment, directory, tags
         self._calls: queue.SimpleQueue[Callable[[WandbRun], None] | None] = queue.SimpleQueue()
-        self._whole, self._over = True, False
+        self._whole, self._over, self._restarts = True, False, RESTARTS
         self._thread: threading.Thread | None = None
         mode = os.environ.get("WANDB_MODE", "")
         if mode != "disabled":
@@ -165,12 +180,8 @@ class Tracker:
         """Logs a W&B table as one step."""
         self._tell(lambda run: run.table(key, columns, rows, step))
 
-    def evaluation(self) -> None:
-        """Logs the evaluation that is finished now."""
-        self._tell(lambda run: run.evaluation())
-
     def finish(self, exit_code: int = 0, seconds: float | None = None) -> None:
-        """Ends the run as WandbRun.finish does, in at most `seconds` (default: FINISH_SECONDS, or STOP_SECONDS for COME_AGAIN).
+        """Ends the run as WandbRun.finish does (so an evaluation need not be told), in at most `seconds` (default: FINISH_SECONDS, or STOP_SECONDS for COME_AGAIN).
 
         Uploads that take longer are cut off, and the rest can be sent later.
         """
@@ -186,7 +197,7 @@ class Tracker:
                 self._over = True
                 self._fail(f"not all was sent within {seconds:g} s")
                 kill_service()
-                self._thread.join(1)
+                self._thread.join(MARGIN_SECONDS / 5)
             self._thread = None
 
     def _tell(self, call: Callable[[WandbRun], None]) -> None:
@@ -197,22 +208,33 @@ class Tracker:
         # Signals are for the thread that trains.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         run = self._open()
-        restarts = RESTARTS
         for call in iter(self._calls.get, None):
             while run is not None:
                 try:
                     call(run)
                     break
                 except (Exception, SystemExit) as error:
-                    if service_runs() or restarts == 0 or self._over:
-                        self._fail(f"{type(error).__name__}: {' '.join(str(error).split())}")
-                        run = run if service_runs() else None
-                        break
-                    # Killed, for instance by the SIGTERM that a cluster sends to every process of a job: what it had is in the run directory.
-                    restarts -= 1
-                    _teardown()
-                    run = self._open()
+                    if self._may_restart():
+                        # What the service had been told is in the run directory, and the new run starts with that.
+                        run = self._open()
+                        continue
+                    self._fail(first_line(error))
+                    run = run if service_runs() else None
+                    break
         _teardown()
+
+    def _may_restart(self) -> bool:
+        """Whether the service is gone, for instance by the SIGTERM that a cluster sends to every process of a job, and may be started again."""
+        process = _service()
+        if process is not None:
+            # Its connections close before it counts as ended.
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+        if service_runs() or self._over or self._restarts == 0:
+            return False
+        self._restarts -= 1
+        _teardown()
+        return True
 
     def _open(self) -> WandbRun | None:
         """The run, offline where it cannot be online; None where the client does not work at all."""
@@ -223,16 +245,22 @@ class Tracker:
             place.mkdir(exist_ok=True)
             import wandb
 
-            if not self._offline and has_account(wandb) and self._answers(wandb):
-                try:
-                    return WandbRun(self._experiment, self._tags, True, self._directory)
-                except Exception as error:
-                    notice(f"W&B: {str(error).splitlines()[0] if str(error) else error!r}; this run is recorded offline in {place}")
-                    _teardown()
-            return WandbRun(self._experiment, self._tags, False, self._directory)
+            online = not self._offline and has_account(wandb) and self._answers(wandb)
         except (Exception, SystemExit) as error:
-            self._fail(f"{type(error).__name__}: {' '.join(str(error).split())}")
+            self._fail(first_line(error))
             return None
+        while True:
+            try:
+                return WandbRun(self._experiment, self._tags, online, self._directory)
+            except (Exception, SystemExit) as error:
+                if self._may_restart():
+                    continue
+                if not online or self._over:
+                    self._fail(first_line(error))
+                    return None
+                notice(f"W&B: {first_line(error)}; this run is recorded offline in {place}")
+                _teardown()
+                online = False
 
     def _answers(self, wandb: Any) -> bool:
         problem = unreachable(wandb)
@@ -277,7 +305,9 @@ def contents(experiment: Experiment) -> dict[str, Any]:
 
 def write_record(experiment: Experiment, folder: str, sent: str) -> None:
     """Notes that the W&B folder holds all that the run directory does now, and where that was sent (empty: nowhere yet)."""
-    write_json(experiment.directory / "wandb" / "record.json", {"contents": contents(experiment), "folder": folder, "sent": sent})
+    place = experiment.directory / "wandb"
+    place.mkdir(exist_ok=True)
+    write_json(place / "record.json", {"contents": contents(experiment), "folder": folder, "sent": sent})
 
 
 def read_record(experiment: Experiment) -> dict[str, Any] | None:
@@ -327,10 +357,15 @@ def kill_service() -> None:
     process = _service()
     if process is not None:
         process.kill()
+        process.wait()
 
 
 def _teardown() -> None:
     """Ends the client's service; processes of the pool end without the client's own exit hook."""
+    process = _service()
     if "wandb" in sys.modules:
         with suppress(Exception, SystemExit):
             sys.modules["wandb"].teardown(0)
+    if process is not None:
+        process.kill()
+        process.wait()
