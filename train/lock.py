@@ -104,7 +104,7 @@ def _mtime(path: Path) -> float:
 
 def describe(owner: dict) -> str:
     """Who holds a lock, in words."""
-    job = f", job {owner['job']}" if owner.get("job") else ""
+    job = f", job {owner.get('task') or owner['job']}" if owner.get("job") else ""
     return f"process {owner.get('pid', '?')} on {owner.get('host', '?')}{job}"
 
 
@@ -128,6 +128,7 @@ class Lock:
             "pid": os.getpid(),
             "started": process_state(os.getpid())[1],
             "job": slurm.this_job(),
+            "task": slurm.this_task(),
             "restart": slurm.this_restart(),
             "token": self.token,
         }

@@ -3,11 +3,13 @@
 States of jobs never say whether an experiment is finished; its files do. Here they only tell what waits and what runs.
 """
 
+import functools
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from errors import InputError
@@ -20,10 +22,11 @@ AT_WORK = {"RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "SIGN
 
 @dataclass(frozen=True)
 class Task:
-    """A task of a job array that stands in the queue: `A_a`, its job's name, its state and the reason why it waits."""
+    """A task of a job array that stands in the queue: `A_a`, its own job's id, its job's name, its state and the reason why it waits."""
 
     array: int
     index: int
+    job: str
     name: str
     state: str
     reason: str
@@ -47,10 +50,16 @@ def this_restart() -> int:
     return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
 
 
-def ask(command: Sequence[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
+def this_task() -> str:
+    """`A_a` where the batch script started this process, else the job's id."""
+    return os.environ.get("PALIMPSEST_TASK") or this_job()
+
+
+def ask(command: Sequence[str], text: str | None = None, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Runs one of Slurm's commands; InputError where it is not there or does not answer."""
+    surroundings = os.environ | dict(environment or {})
     try:
-        return subprocess.run(command, input=text, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        return subprocess.run(command, input=text, env=surroundings, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except FileNotFoundError:
         raise InputError(f"{command[0]} is not on this machine; on one without Slurm use --local") from None
     except subprocess.TimeoutExpired as error:
@@ -65,22 +74,34 @@ def last_line(text: str) -> str:
     return re.sub(r"^\w+: ((error|fatal): )?", "", lines[-1]) if lines else "no answer"
 
 
-def queue() -> list[Task]:
-    """Every task of this user's job arrays that is queued or running. InputError where the controller does not answer: that is no empty queue."""
-    answer = ask(["squeue", "--me", "-r", "-h", "-o", "%F|%K|%T|%r|%j"])
+@functools.lru_cache(maxsize=1)
+def _queue(moment: int) -> list[Task]:
+    answer = ask(["squeue", "--me", "-r", "-h", "-o", "%F|%K|%A|%T|%r|%j"])
     if answer.returncode != 0:
         raise InputError(f"squeue: {last_line(answer.stderr)}; what is queued is unknown, so nothing is submitted; try again later")
     tasks = []
     for line in answer.stdout.splitlines():
-        array, index, state, reason, name = line.split("|", 4)
+        array, index, job, state, reason, name = line.split("|", 5)
         if index.isdigit():
-            tasks.append(Task(int(array), int(index), name, state, reason))
+            tasks.append(Task(int(array), int(index), job, name, state, reason))
     return tasks
+
+
+def queue() -> list[Task]:
+    """Every task of this user's job arrays that is queued or running; asked at most once a second.
+
+    InputError where the controller does not answer: that is no empty queue.
+    """
+    return _queue(int(time.monotonic()))
 
 
 def is_at_work(job: str) -> bool | None:
     """Whether the processes of a job may still run, by its id; None where Slurm cannot tell (another cluster, no answer)."""
     try:
+        mine = [task.state in AT_WORK for task in queue() if task.job == job]
+        if any(mine):
+            return True
+        # Gone, or another user's.
         answer = ask(["squeue", "-h", "-j", job, "-o", "%T"])
     except InputError:
         return None
@@ -98,9 +119,9 @@ def max_array_size() -> int:
     return int(found[1])
 
 
-def sbatch(arguments: Sequence[str]) -> int:
-    """Submits a job array and returns its id; InputError with what sbatch said where it refuses."""
-    answer = ask(["sbatch", "--parsable", *arguments])
+def sbatch(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Submits a job array with more in its environment and returns its id; InputError with what sbatch said where it refuses."""
+    answer = ask(["sbatch", "--parsable", *arguments], environment=environment)
     # On a federation the cluster's name follows the id.
     job = answer.stdout.strip().split(";")[0]
     if answer.returncode != 0 or not job.isdigit():

@@ -19,7 +19,7 @@ from pathlib import Path
 from errors import Arguments, InputError, RunError, report_errors
 from train import frozen, slurm
 from train.__main__ import refuse_missing, require_data
-from train.entry import ROOT, Experiment
+from train.entry import ROOT, Experiment, runs_root
 from train.lists import Entry, brief, label, plan, ranges, read, read_overrides, read_yaml
 from train.run import State, finished, state
 from train.site import Site, read_site
@@ -182,7 +182,6 @@ def submit_block(path: Path, offset: int, firsts: Sequence[int], conditions: Seq
     indices = [first - offset for first in firsts]
     throttle = f"%{max_parallel}" if max_parallel else ""
     several = len(set(conditions)) > 1 or len(conditions[0]) > LONGEST
-    os.environ |= {"PALIMPSEST_RUNS": str(path.parent.parent.absolute()), "PALIMPSEST_SITE": str(site.path)}
     job = slurm.sbatch(
         [
             *site.options,
@@ -199,7 +198,8 @@ def submit_block(path: Path, offset: int, firsts: Sequence[int], conditions: Seq
             str(ROOT / "slurm" / "array.sbatch"),
             str(path.absolute()),
             str(offset),
-        ]
+        ],
+        {"PALIMPSEST_RUNS": str(runs_root().absolute()), "PALIMPSEST_SITE": str(site.path)},
     )
     if several:
         by_condition = defaultdict(list)

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from errors import COME_AGAIN
 from train.lists import read
@@ -113,6 +114,25 @@ def test_a_run_that_is_told_to_stop_goes_on_where_it_was(whole, tmp_path, monkey
     assert result(stopped) == result(directory(path, runs, index, monkeypatch))
     assert not (stopped / "stopped.json").exists()
     assert not (stopped / "checkpoint").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_it_goes_on_with_the_same_order_schedule_and_best_so_far(whole, tmp_path, monkeypatch):
+    path, _ = whole
+    on_gpu = ("--device=cuda", "--index", "0")
+    assert run(path, tmp_path / "whole", *on_gpu).returncode == 0
+    ended = subprocess.run(
+        [sys.executable, "-c", AT, "step", "100", str(path), *on_gpu],
+        env=environment(tmp_path / "stopped"), capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert ended.returncode == COME_AGAIN, ended.stderr
+    assert run(path, tmp_path / "stopped", *on_gpu).returncode == 0
+    one, other = (result(directory(path, tmp_path / name, 0, monkeypatch)) for name in ("whole", "stopped"))
+    for first, second in zip(one[0], other[0], strict=True):
+        assert [first[key] for key in ("stage", "epoch", "left", "lr")] == [second[key] for key in ("stage", "epoch", "left", "lr")]
+        # Sums of gradients on a GPU may come in another order: the stated tolerance.
+        assert second["train_loss"] == pytest.approx(first["train_loss"], rel=1e-2)
+        assert second["valid_loss"] == pytest.approx(first["valid_loss"], rel=1e-2)
 
 
 def test_a_list_that_is_told_to_stop_stops_all_its_processes(whole, tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ def planned(path):
 
 
 def task(name="t", index=0, state="PENDING"):
-    return slurm.Task(7, index, name, state, "Priority")
+    return slurm.Task(7, index, "7", name, state, "Priority")
 
 
 @settings(max_examples=200, deadline=None)
