@@ -167,7 +167,8 @@ def progress(directory: Path) -> str:
     recent = rows[-6:]
     pace = (recent[-1]["seconds"] - recent[0]["seconds"]) / (len(recent) - 1) if len(recent) > 1 else recent[0]["seconds"]
     total = len(rows) + rows[-1]["left"]
-    return f"epoch {min(len(rows) + 1, total)} of {total}, {pace * rows[-1]['left'] / 60:.0f} min left"
+    minutes = round(pace * rows[-1]["left"] / 60)
+    return f"epoch {min(len(rows) + 1, total)} of {total}, {minutes or 'less than 1'} min left"
 
 
 def finished(experiment: Experiment) -> bool:
