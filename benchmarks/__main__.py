@@ -2,6 +2,8 @@
 
 python -m benchmarks                       all
 python -m benchmarks corruptions           one of them
+
+What is lost by kills, full disks and the like is measured by itself: python -m benchmarks.faults
 """
 
 import os
@@ -21,7 +23,7 @@ from errors import Arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    names = sorted(file.name for file in pkgutil.iter_modules(benchmarks.__path__) if not file.name.startswith("_"))
+    names = sorted(file.name for file in pkgutil.iter_modules(benchmarks.__path__) if not (file.name.startswith("_") or file.ispkg))
     arguments = Arguments("python -m benchmarks", description=__doc__)
     arguments.add_argument("name", nargs="*", help=f"which: {', '.join(names)} (default: all)")
     chosen = arguments.parse_args(argv).name or names

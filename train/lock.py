@@ -141,8 +141,13 @@ class Lock:
                     return owner
                 self._clear()
                 continue
-            with os.fdopen(descriptor, "w") as file:
-                json.dump(me, file)
+            try:
+                with os.fdopen(descriptor, "w") as file:
+                    json.dump(me, file)
+            except OSError:
+                # The disk is full: an empty lock would keep others away for ten beats.
+                self.path.unlink(missing_ok=True)
+                raise
             threading.Thread(target=self._beat, daemon=True).start()
             return None
 

@@ -24,7 +24,8 @@ from tqdm import tqdm
 from errors import report_errors
 from train import interrupt
 
-PRELOADED = ["torch", "train.runner"]
+# torch._dynamo: the first optimizer of a process imports it, which takes longer than anything else here.
+PRELOADED = ["torch", "torch._dynamo", "train.runner"]
 
 
 @dataclass(frozen=True)

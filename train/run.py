@@ -194,9 +194,12 @@ class Run:
         except OSError as error:
             raise RunError(f"{self.directory / name}: cannot be written: {error.strerror}") from None
 
+    def _rewrite(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
+        write_atomically(self.directory / name, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode())
+
     def restore_rows(self, rows: Sequence[dict[str, Any]]) -> None:
         """Makes metrics.jsonl those rows, which a checkpoint holds: later ones are computed again, ones that a crash swallowed come back."""
-        write_atomically(self.directory / "metrics.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode())
+        self._rewrite("metrics.jsonl", rows)
 
     def start(self, checksum: str) -> None:
         """Writes or compares experiment.json, and notes the attempt."""
@@ -223,11 +226,10 @@ class Run:
         for left in (*self.directory.glob(".*.tmp"), *self.directory.glob("checkpoint/.*.tmp")):
             left.unlink(missing_ok=True)
         versions = {name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "wandb")}
-        self._append(
-            "attempts.jsonl",
-            {"host": socket.gethostname(), "pid": os.getpid(), "job": slurm.this_job(), "log": log_path(), "start": time.time()}
-            | {"commit": commit(), "python": platform.python_version(), "versions": versions},
-        )
+        attempt = {"host": socket.gethostname(), "pid": os.getpid(), "job": slurm.this_job(), "log": log_path(), "start": time.time()}
+        attempt |= {"commit": commit(), "python": platform.python_version(), "versions": versions}
+        # Not appended: it would be spoilt by a line before it that a crash tore.
+        self._rewrite("attempts.jsonl", [*read_jsonl(self.directory / "attempts.jsonl"), attempt])
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Writes done.json."""

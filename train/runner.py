@@ -48,6 +48,7 @@ def run_experiment(experiment: Experiment, tags: tuple[str, ...] = (), evaluatio
                 if evaluation and not evaluated(experiment):
                     for part in range(experiment.evaluation_parts):
                         evaluate_part([experiment], part, quiet)
+                        run.lock.check()
                     merge(experiment, dataset)
                     log_evaluation(experiment, tracker)
                 code = 0
