@@ -2,17 +2,21 @@
 PYTHON ?= python3
 VENV := .venv
 
-.PHONY: demo test test-slow lint benchmarks clean
+.PHONY: demo test test-slow test-slurm lint benchmarks clean
 
 demo: $(VENV)/installed
 	WANDB_MODE=offline bash submit_array.sh configs/demo.yaml --local
 
 test: $(VENV)/installed-dev
-	OMP_WAIT_POLICY=passive WANDB_MODE=offline $(VENV)/bin/python -m pytest -n 2 --dist loadfile -m 'not slow'
+	OMP_WAIT_POLICY=passive WANDB_MODE=offline $(VENV)/bin/python -m pytest -n 2 --dist loadfile -m 'not slow and not slurm'
 
 # Minutes more: what .ci/run adds to `make test`.
 test-slow: $(VENV)/installed-dev
-	OMP_WAIT_POLICY=passive WANDB_MODE=offline $(VENV)/bin/python -m pytest -n 2 -m slow
+	OMP_WAIT_POLICY=passive WANDB_MODE=offline $(VENV)/bin/python -m pytest -n 2 -m 'slow and not slurm'
+
+# A real Slurm of one node, started and stopped by the tests (tests/slurm/start.sh): as root on Debian or Ubuntu, elsewhere they are skipped and say why.
+test-slurm: $(VENV)/installed-dev
+	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -p no:xdist -m slurm -rs tests/slurm
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

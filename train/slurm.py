@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from errors import InputError
 
 # A controller that is gone makes squeue retry for about nine seconds; one that hangs must not hold us longer than this.
-PATIENCE = 60
+PATIENCE = 90
 # States in which the processes of a job may still be at work; a requeued job is PENDING again.
 AT_WORK = {"RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
 
@@ -102,11 +102,12 @@ def is_at_work(job: str) -> bool | None:
         if any(mine):
             return True
         # Gone, or another user's.
-        answer = ask(["squeue", "-h", "-j", job, "-o", "%T"])
+        answer = ask(["squeue", "-r", "-h", "-j", job, "-o", "%A %T"])
     except InputError:
         return None
     if answer.returncode == 0:
-        return answer.stdout.strip() in AT_WORK
+        # One task of an array has the array's own id, and by it Slurm shows all of them.
+        return any(own == job and state in AT_WORK for own, state in map(str.split, answer.stdout.splitlines()))
     return False if "Invalid job id" in answer.stderr else None
 
 
@@ -122,6 +123,7 @@ def max_array_size() -> int:
 def sbatch(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Submits a job array with more in its environment and returns its id; InputError with what sbatch said where it refuses."""
     answer = ask(["sbatch", "--parsable", *arguments], environment=environment)
+    _queue.cache_clear()
     # On a federation the cluster's name follows the id.
     job = answer.stdout.strip().split(";")[0]
     if answer.returncode != 0 or not job.isdigit():
