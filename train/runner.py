@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 
-import h5py
 import torch
 
 from data import datasets
-from data.compositions import n_corruptions
 from errors import COME_AGAIN, InputError, Interrupted, RunError
 from train.checkpoint import remove_checkpoints
 from train.entry import Experiment
 from train.evaluation import evaluate_part, merge
 from train.loop import Loop, choose_device
 from train.method import method_class
-from train.run import Run, evaluated, finished, open_run, read_jsonl, state
+from train.run import Run, evaluated, finished, open_run, state
 from train.tracking import Tracker
 
 
@@ -50,7 +48,6 @@ def run_experiment(experiment: Experiment, tags: tuple[str, ...] = (), evaluatio
                         evaluate_part([experiment], part, quiet)
                         run.lock.check()
                     merge(experiment, dataset)
-                    log_evaluation(experiment, tracker)
                 code = 0
             except Interrupted:
                 code = COME_AGAIN
@@ -70,28 +67,8 @@ def train(run: Run, dataset: datasets.DataSet, tracker: Tracker, quiet: bool) ->
     experiment = run.experiment
     method = method_class(experiment.method)(experiment, dataset, choose_device(experiment.device))
     facts = Loop(run, method, tracker.epoch, quiet).train() if method.stages() else {}
-    tracker.summary(facts)
     run.finish(facts)
     remove_checkpoints(run.directory)
-
-
-def log_evaluation(experiment: Experiment, tracker: Tracker) -> None:
-    """Tells W&B the accuracy of every composition, the means by number of corruptions, and one table."""
-    with h5py.File(experiment.directory / "evaluation" / f"{experiment.testing.key}.h5") as file:
-        names = [name.decode() for name in file["composition"][()]]
-        accuracies, losses = file["accuracy"][()].tolist(), file["loss"][()].tolist()
-        n = int(file.attrs["n"])
-    values = {f"composition/{name}/accuracy": accuracy for name, accuracy in zip(names, accuracies)}
-    counts = [n_corruptions(tuple(name.split("-"))) for name in names]
-    for count in sorted(set(counts)):
-        group = [accuracy for accuracy, own in zip(accuracies, counts) if own == count]
-        values[f"corruptions/{count}/accuracy"] = sum(group) / len(group)
-    values["compositions/accuracy"] = sum(accuracies) / len(accuracies)
-    step = len(read_jsonl(experiment.directory / "metrics.jsonl"))
-    tracker.log(values, step)
-    tracker.summary(values)
-    rows = [list(row) for row in zip(names, counts, accuracies, losses, [n] * len(names))]
-    tracker.table("compositions", ["composition", "n_corruptions", "accuracy", "loss", "n"], rows, step + 1)
 
 
 def finish_evaluation(experiments: Sequence[Experiment], tags: tuple[str, ...]) -> None:
@@ -99,6 +76,4 @@ def finish_evaluation(experiments: Sequence[Experiment], tags: tuple[str, ...]) 
     dataset = datasets.load(experiments[0].dataset)
     for experiment in experiments:
         merge(experiment, dataset)
-        tracker = Tracker(experiment, experiment.directory, tags)
-        log_evaluation(experiment, tracker)
-        tracker.finish(0)
+        Tracker(experiment, experiment.directory, tags).finish()

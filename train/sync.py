@@ -5,9 +5,10 @@ python -m train sync configs/demo.yaml configs/modules.yaml  of several lists
 python -m train sync configs/demo.yaml --index 0-5,9         of some entries
 python -m train sync configs/demo.yaml --dry-run             what would be sent
 
-The same command again goes on where one stopped; what was sent is left out. A run is sent by `wandb sync`, either the client's own record of it where that
-is complete and the server does not know the run, or one written from the run directory that holds just the steps that the server
-lacks; so every step arrives once, however often a run was started, and only what the server then says it has counts as sent.
+The same command again goes on where one stopped; what was sent is left out. A run is sent by `wandb sync`: the client's own record of
+it where that is complete and the server does not know the run, else one written from the run directory that holds just the steps
+that the server lacks. So every step arrives once, however often a run was started, and only what the server then says it has
+counts as sent.
 """
 
 import argparse
@@ -92,7 +93,13 @@ def sync(options: argparse.Namespace, rest: Sequence[str]) -> None:
     planned = gather(options.config, options.index, rest)
     if not options.dry_run:
         check_server()
-    reasons = {sending.entry.experiment.hash: reason_to_leave(sending.entry) for sending in planned}
+    reasons, damaged = {}, 0
+    for sending in planned:
+        try:
+            reasons[sending.entry.experiment.hash] = reason_to_leave(sending.entry)
+        except InputError as error:
+            reasons[sending.entry.experiment.hash] = f"NOT SENT: {error}"
+            damaged += 1
     todo = [sending for sending in planned if not reasons[sending.entry.experiment.hash]]
     for sending in planned:
         reason = reasons[sending.entry.experiment.hash]
@@ -100,15 +107,19 @@ def sync(options: argparse.Namespace, rest: Sequence[str]) -> None:
             print(f"{label(sending.entry)}: {reason or f'would be sent ({sending.steps} steps)'}")
     if options.dry_run or not todo:
         print(f"{len(todo)} to send, {len(planned) - len(todo)} not")
+        if damaged and not options.dry_run:
+            raise RunError(f"{damaged} of {len(planned)} not sent")
         return
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         os.environ |= {"WANDB_MODE": "online", "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
         os.environ |= {"WANDB_DIR": scratch, "WANDB_CACHE_DIR": f"{scratch}/cache", "WANDB_DATA_DIR": f"{scratch}/data"}
-        send_all(connect(), todo, options.workers, Path(scratch))
+        sent = send_all(connect(), todo, options.workers, Path(scratch))
+    if sent < len(todo) + damaged:
+        raise RunError(f"{len(todo) + damaged - sent} of {len(todo) + damaged} not sent; the same command sends the rest")
 
 
-def send_all(api: Any, todo: Sequence[Sending], workers: int, scratch: Path) -> None:
-    """Sends batch after batch; RunError at the end where something was not sent, or at once where the server is gone."""
+def send_all(api: Any, todo: Sequence[Sending], workers: int, scratch: Path) -> int:
+    """Sends batch after batch and returns how many were sent; RunError at once where the server is gone."""
     sent, size = 0, BATCH * workers
     for start in range(0, len(todo), size):
         batch = todo[start : start + size]
@@ -122,8 +133,7 @@ def send_all(api: Any, todo: Sequence[Sending], workers: int, scratch: Path) -> 
         for number, (sending, problem) in enumerate(zip(batch, problems), start + 1):
             print(f"[{number}/{len(todo)}] {label(sending.entry)}: {problem or f'sent ({sending.steps} steps)'}", flush=True)
             sent += not problem
-    if sent < len(todo):
-        raise RunError(f"{len(todo) - sent} of {len(todo)} not sent; the same command sends the rest")
+    return sent
 
 
 def gather(configs: Sequence[str], indices: str | None, rest: Sequence[str]) -> list[Sending]:
@@ -138,7 +148,7 @@ def gather(configs: Sequence[str], indices: str | None, rest: Sequence[str]) -> 
 
 
 def reason_to_leave(entry: Entry) -> str:
-    """Why a run is not sent; empty where it is to be sent."""
+    """Why a run is not sent; empty where it is to be sent. InputError where its files are damaged."""
     experiment = entry.experiment
     owner = holder(experiment.directory / "lock")
     if owner is not None:
@@ -192,16 +202,23 @@ def send(api: Any, batch: Sequence[Sending], workers: int, scratch: Path) -> lis
     known = steps_on_server(api, batch)
     held = [contents(sending.entry.experiment) for sending in batch]
     with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as place:
-        prepared = [prepare(sending, known.get(run_id(sending.entry.experiment)), Path(place)) for sending in batch]
+        prepared, damage = [], []
+        for sending in batch:
+            try:
+                prepared.append(prepare(sending, known.get(run_id(sending.entry.experiment)), Path(place)))
+                damage.append("")
+            except (InputError, OSError) as error:
+                prepared.append(sending)
+                damage.append(f"its files cannot be read: {first_line(error)}")
         said = wandb_sync([sending.folder for sending in prepared if sending.folder], workers, scratch)
-    deadline = time.monotonic() + ARRIVAL_SECONDS
-    problems = [""]
+    deadline = time.monotonic() + (0 if said or any(damage) else ARRIVAL_SECONDS)
     while any(problems := problems_of(batch, steps_on_server(api, batch))) and time.monotonic() < deadline:
         time.sleep(1)
+    problems = [damaged or (problem and problem + (f" ({said})" if said else "")) for problem, damaged in zip(problems, damage)]
     for sending, problem, before in zip(prepared, problems, held):
         if not problem and before == contents(sending.entry.experiment):
             write_record(sending.entry.experiment, sending.folder.name if sending.folder else "", destination())
-    return [f"NOT SENT: {problem}{said and f' ({said})'}" if problem else "" for problem in problems]
+    return [f"NOT SENT: {problem}" if problem else "" for problem in problems]
 
 
 def problems_of(batch: Sequence[Sending], known: dict[str, tuple[int, str]]) -> list[str]:
@@ -214,7 +231,7 @@ def problems_of(batch: Sequence[Sending], known: dict[str, tuple[int, str]]) -> 
 
 
 def prepare(sending: Sending, known: tuple[int, str] | None, place: Path) -> Sending:
-    """The run with the folder to send: the client's own record where it is complete and the server has none of it, else a new one in `place`."""
+    """The run with the folder to send: the client's record where complete and the server knows no run, else a new one in `place`."""
     experiment = sending.entry.experiment
     record = read_record(experiment)
     if known is None and record is not None and record["folder"].startswith("offline-run-"):

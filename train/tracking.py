@@ -1,8 +1,8 @@
 """W&B: one run per experiment, online where there is an account and a server that answers, else offline. Training never waits for it.
 
-The loop tells a tracker what happens and never asks whether there is one. A thread of the tracker's own talks to the client, so a server that is gone,
-hangs or refuses holds nothing up, and no error of the client reaches the training. The local record is complete without W&B: whatever
-did not arrive is sent from it later, by the next start of the run or by `python -m train sync`.
+The loop tells a tracker what happens and never asks whether there is one. A thread of the tracker's own talks to the client, so a
+server that is gone, hangs or refuses holds nothing up, and no error of the client reaches the training. The local record is
+complete without W&B: whatever did not arrive is sent from it later, by the next start of the run or by `python -m train sync`.
 """
 
 import os
@@ -47,8 +47,8 @@ def notice(text: str) -> None:
 class WandbRun:
     """An experiment's W&B run. Its calls may wait and may raise whatever the client raises.
 
-    It starts with all that the run directory holds. `known` is for a record that `wandb sync` adds to a run of which the server has that many
-    steps: it holds the others alone, counted from 0, as `wandb sync` goes on counting where the server's history ends.
+    It starts with all that the run directory holds. `known` is for a record that `wandb sync` adds to a run of which the server has
+    that many steps: it holds the others alone, counted from 0, as `wandb sync` goes on counting where the server's history ends.
     """
 
     def __init__(self, experiment: Experiment, tags: Sequence[str], online: bool, place: Path, known: int = 0):
@@ -65,6 +65,7 @@ class WandbRun:
             name=experiment.name,
             id=run_id(experiment),
             resume="allow",
+            reinit="create_new",
             tags=sorted({*experiment.tags, *tags}),
             config=resolved(experiment),
             dir=str(place),
@@ -79,7 +80,13 @@ class WandbRun:
         self.run.define_metric("epoch", hidden=True)
         for metrics in ("train/*", "valid/*", "lr", "images_per_second", "search/*"):
             self.run.define_metric(metrics, step_metric="epoch")
-        self.catch_up()
+        try:
+            self.catch_up()
+        except Exception:
+            # Damaged files, or a client that fails: left open, it would stay the client's active run.
+            with suppress(Exception):
+                self.run.finish(exit_code=1)
+            raise
 
     def catch_up(self) -> None:
         """Tells what the run directory holds and was not told: rows, the facts about the training, the evaluation."""
@@ -93,8 +100,9 @@ class WandbRun:
     def log(self, values: Mapping[str, Any], step: int) -> None:
         """Logs values as one step, unless that step or a later one is there already."""
         if step > self.last:
-            self.run.log(dict(values), step=step - self.shift)
+            # One that fails is not tried again: with a server that is gone, the client ponders over a table for 20 s.
             self.last = step
+            self.run.log(dict(values), step=step - self.shift)
 
     def epoch(self, row: Mapping[str, Any], step: int) -> None:
         """Logs a row of metrics.jsonl: training curves, or those of a level of the search."""
@@ -136,11 +144,10 @@ class WandbRun:
         self.table("compositions", ["composition", "n_corruptions", "accuracy", "loss", "n"], rows, step + 1)
 
     def finish(self, exit_code: int) -> None:
-        """Ends the run, after what was not told: finished (0), failed, or, where it goes on later (COME_AGAIN), preempted.
+        """Ends the run: finished (0), failed, or, where it goes on later (COME_AGAIN), preempted.
 
         Waits for the uploads; TimeoutError where they do not end.
         """
-        self.catch_up()
         if exit_code == COME_AGAIN:
             self.run.mark_preempting()
         self.run.finish(exit_code=exit_code)
@@ -157,6 +164,7 @@ class Tracker:
         self._experiment, self._directory, self._tags = experiment, directory, tags
         self._calls: queue.SimpleQueue[Callable[[WandbRun], None] | None] = queue.SimpleQueue()
         self._whole, self._over, self._restarts = True, False, RESTARTS
+        self._service: subprocess.Popen | None = None
         self._thread: threading.Thread | None = None
         mode = os.environ.get("WANDB_MODE", "")
         if mode != "disabled":
@@ -164,30 +172,20 @@ class Tracker:
             self._thread = threading.Thread(target=self._work, name="W&B", daemon=True)
             self._thread.start()
 
-    def log(self, values: Mapping[str, Any], step: int) -> None:
-        """Logs values as one step. Steps are given, so a resumed run that computes a row again cannot log it twice."""
-        self._tell(lambda run: run.log(values, step))
-
     def epoch(self, row: Mapping[str, Any], step: int) -> None:
-        """Logs a row of metrics.jsonl."""
+        """Logs a row of metrics.jsonl as a step. Steps are given, so a resumed run that computes a row again cannot log it twice."""
         self._tell(lambda run: run.epoch(row, step))
 
-    def summary(self, values: Mapping[str, Any]) -> None:
-        """Sets values of the run's summary."""
-        self._tell(lambda run: run.summary(values))
-
-    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
-        """Logs a W&B table as one step."""
-        self._tell(lambda run: run.table(key, columns, rows, step))
-
     def finish(self, exit_code: int = 0, seconds: float | None = None) -> None:
-        """Ends the run as WandbRun.finish does (so an evaluation need not be told), in at most `seconds` (default: FINISH_SECONDS, or STOP_SECONDS for COME_AGAIN).
+        """Ends the run as WandbRun.finish does, after all that the run directory holds, so an evaluation need not be told.
 
-        Uploads that take longer are cut off, and the rest can be sent later.
+        In at most `seconds` (default: FINISH_SECONDS, or STOP_SECONDS for COME_AGAIN): uploads that take longer are cut off, and
+        can be sent later.
         """
         if self._thread is None:
             return
         seconds = (STOP_SECONDS if exit_code == COME_AGAIN else FINISH_SECONDS) if seconds is None else seconds
+        self._tell(WandbRun.catch_up)
         self._tell(lambda run: self._end(run, exit_code))
         self._calls.put(None)
         try:
@@ -196,8 +194,8 @@ class Tracker:
             if self._thread.is_alive():
                 self._over = True
                 self._fail(f"not all was sent within {seconds:g} s")
-                kill_service()
-                self._thread.join(MARGIN_SECONDS / 5)
+                kill(self._service or service())
+                self._thread.join(1)
             self._thread = None
 
     def _tell(self, call: Callable[[WandbRun], None]) -> None:
@@ -224,8 +222,8 @@ class Tracker:
         _teardown()
 
     def _may_restart(self) -> bool:
-        """Whether the service is gone, for instance by the SIGTERM that a cluster sends to every process of a job, and may be started again."""
-        process = _service()
+        """Whether the service is gone (a cluster sends SIGTERM to every process of a job, and it obeys) and may be started again."""
+        process = service()
         if process is not None:
             # Its connections close before it counts as ended.
             with suppress(subprocess.TimeoutExpired):
@@ -251,7 +249,9 @@ class Tracker:
             return None
         while True:
             try:
-                return WandbRun(self._experiment, self._tags, online, self._directory)
+                run = WandbRun(self._experiment, self._tags, online, self._directory)
+                self._service = service()
+                return run
             except (Exception, SystemExit) as error:
                 if self._may_restart():
                     continue
@@ -312,8 +312,9 @@ def write_record(experiment: Experiment, folder: str, sent: str) -> None:
 
 def read_record(experiment: Experiment) -> dict[str, Any] | None:
     """The note about the run's W&B record, if that is complete as of now."""
+    now = contents(experiment)
     record = read_json(experiment.directory / "wandb" / "record.json")
-    return record if record and record["contents"] == contents(experiment) else None
+    return record if record and record["contents"] == now else None
 
 
 def host_and_port(wandb: Any) -> tuple[str, int]:
@@ -341,7 +342,7 @@ def unreachable(wandb: Any) -> str:
     return ""
 
 
-def _service() -> Any:
+def service() -> Any:
     """The client's service process (a Popen), None where there is none."""
     setup = sys.modules.get("wandb.sdk.wandb_setup")
     connection = getattr(getattr(setup, "_singleton", None), "_connection", None)
@@ -349,12 +350,11 @@ def _service() -> Any:
 
 
 def service_runs() -> bool:
-    process = _service()
+    process = service()
     return process is not None and process.poll() is None
 
 
-def kill_service() -> None:
-    process = _service()
+def kill(process: subprocess.Popen | None) -> None:
     if process is not None:
         process.kill()
         process.wait()
@@ -362,10 +362,8 @@ def kill_service() -> None:
 
 def _teardown() -> None:
     """Ends the client's service; processes of the pool end without the client's own exit hook."""
-    process = _service()
+    process = service()
     if "wandb" in sys.modules:
         with suppress(Exception, SystemExit):
             sys.modules["wandb"].teardown(0)
-    if process is not None:
-        process.kill()
-        process.wait()
+    kill(process)

@@ -1,4 +1,4 @@
-"""`python -m train sync`: whatever became of its attempts, a run ends as one W&B run with every step once; the real client, a server on the loopback interface."""
+"""`python -m train sync`: however its attempts ended, a run becomes one W&B run with every step once; real client, loopback server."""
 
 import json
 import os
@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from errors import COME_AGAIN
-from tests.train.wandb_runs import assert_complete, experiment, finished, row, wait_until, write_end, write_rows
+from tests.train.wandb_runs import assert_complete, experiment, finished, wait_until, write_end, write_rows
 from tests.wandb_server.server import HANG, WandbServer
 from train.lists import read
 from train.lock import Lock
-from train.tracking import Tracker, contents, read_record, run_id
+from train.tracking import FINISH_SECONDS, contents, read_record, run_id
 
 ENTRY = {"dataset": 0, "method": "Identity", "lr": 0.1, "epochs": 5}
 
@@ -72,7 +72,7 @@ while not tracker._calls.empty():
 print(flush=True)
 input()
 if {code} is None:
-    os.kill(tracking._service().pid, signal.SIGKILL)
+    os.kill(tracking.service().pid, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 if {code} == 0:
     write_end(made)
@@ -130,6 +130,7 @@ print(json.dumps([run.state, run.config["lr"], run.summary["compositions/accurac
     assert online.unknown <= {"artifact"}
 
 
+@pytest.mark.slow
 def test_an_offline_record_that_is_whole_is_sent_as_it_is(online, tmp_path):
     made = experiment()
     track(made, 1, 5, 0, "offline")
@@ -149,7 +150,12 @@ ATTEMPTS = {
 }
 
 
-@pytest.mark.parametrize("attempts", ATTEMPTS.values(), ids=ATTEMPTS)
+SLOW = ("offline, both killed", "killed online, then offline", "stopped online, then offline", "offline, then online")
+
+
+@pytest.mark.parametrize(
+    "attempts", [pytest.param(ATTEMPTS[name], id=name, marks=[pytest.mark.slow] if name in SLOW else []) for name in ATTEMPTS]
+)
 def test_several_attempts_are_one_run(online, tmp_path, monkeypatch, attempts):
     path = write_list(tmp_path / "mine.yaml", [0])
     made = experiment()
@@ -177,6 +183,7 @@ def test_a_run_whose_server_died_in_the_middle_is_sent_later(online, tmp_path, m
     assert_complete(online.run(run_id(made)))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_sent_so_far_and_goes_on_online(online, tmp_path, monkeypatch):
     path = write_list(tmp_path / "mine.yaml", [0])
     made = experiment()
@@ -213,7 +220,10 @@ PROBLEMS = {
 }
 
 
-@pytest.mark.parametrize(("problem", "environment", "words"), PROBLEMS.values(), ids=PROBLEMS)
+@pytest.mark.parametrize(
+    ("problem", "environment", "words"),
+    [pytest.param(*PROBLEMS[name], id=name, marks=[pytest.mark.slow] if name.startswith("a ") else []) for name in PROBLEMS],
+)
 def test_without_a_server_nothing_is_tried(online, tmp_path, problem, environment, words):
     path = write_list(tmp_path / "mine.yaml", [0])
     made = finished()
@@ -244,6 +254,7 @@ def test_one_that_fails_stops_no_other_and_the_same_command_sends_the_rest(onlin
         assert_complete(online.run(run_id(run)))
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_started_again(online, tmp_path):
     path = write_list(tmp_path / "mine.yaml", range(12))
     made = [finished(seed) for seed in range(12)]
@@ -263,6 +274,29 @@ def test_killed_in_the_middle_and_started_again(online, tmp_path):
         assert_complete(online.run(run_id(run)))
 
 
+@pytest.mark.slow
+def test_a_training_whose_server_dies_ends_by_itself_and_is_sent_later(online, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("- {dataset: 0, method: Identity, lr: 0.05, epochs: 25, batch_size: 16, evaluation: {images: 100}}\n")
+    made = read(path)[0].experiment
+    command = [sys.executable, "-m", "tests.train.tiny", str(path), "--index", "0"]
+    training = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: online.runs() and contents(made)["rows"] > 2)
+    online.stop()
+    start = time.monotonic()
+    _, told = training.communicate(timeout=200)
+    assert training.returncode == 0
+    assert time.monotonic() - start < FINISH_SECONDS + 30
+    assert len(told.splitlines()) == 1
+    assert contents(made) == {"rows": 25, "done": True, "evaluation": made.testing.key}
+    online.start()
+    assert sync(path).returncode == 0
+    stored = online.run(run_id(made))
+    assert stored["state"] == "finished"
+    assert [line["_step"] for line in stored["history"]] == list(range(27))
+    assert sum(key.endswith("/accuracy") and key.startswith("composition/") for key in stored["history"][25]) == 167
+
+
 def test_prerequisites_are_sent_too_and_an_experiment_of_two_lists_once(online, tmp_path):
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     first.write_text("- {dataset: 0, method: Module, corruption: Invert, level: 1, lr: 0.1, weight: 1, epochs: 5, backbone: {lr: 0.1}}\n")
@@ -277,17 +311,22 @@ def test_prerequisites_are_sent_too_and_an_experiment_of_two_lists_once(online, 
     assert online.run(run_id(backbone))["tags"] == ["first", "second"]
 
 
+def test_a_damaged_run_stops_no_other(online, tmp_path):
+    path = write_list(tmp_path / "mine.yaml", range(3))
+    made = [finished(seed) for seed in range(3)]
+    (made[0].directory / "metrics.jsonl").write_text("torn\n{}\n")
+    (made[1].directory / "evaluation" / f"{made[1].testing.key}.h5").write_bytes(b"torn")
+    sent = sync(path)
+    assert sent.returncode == 1
+    assert sent.stderr == "failed: 2 of 3 not sent; the same command sends the rest\n"
+    assert f"NOT SENT: {made[0].directory / 'metrics.jsonl'}: line 1 is damaged" in sent.stdout
+    assert sent.stdout.count("NOT SENT") == 2
+    assert_complete(online.run(run_id(made[2])))
+
+
 def test_mistakes_are_one_line(online, tmp_path):
     path = write_list(tmp_path / "mine.yaml", [0])
     for words in (["--workers", "0"], ["--index", "7"], ["--nonsense"], ["--workers", "many"]):
         refused = sync(path, *words)
         assert (refused.returncode, refused.stdout, len(refused.stderr.splitlines())) == (2, "", 1)
     assert "python -m train sync" in sync("--help").stdout
-
-
-def test_contents_are_what_is_compared(online):
-    made = finished()
-    assert contents(made) == {"rows": 5, "done": True, "evaluation": made.testing.key}
-    Tracker(made, made.directory).finish()
-    assert_complete(online.run(run_id(made)))
-    assert row(1)["epoch"] == 1
