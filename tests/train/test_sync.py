@@ -20,25 +20,6 @@ from train.tracking import FINISH_SECONDS, contents, read_record, run_id
 ENTRY = {"dataset": 0, "method": "Identity", "lr": 0.1, "epochs": 5}
 
 
-@pytest.fixture
-def server():
-    with WandbServer() as running:
-        yield running
-
-
-@pytest.fixture
-def online(tmp_path, monkeypatch, server):
-    """Runs in tmp_path and a client that finds the server."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    for name, value in server.environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    monkeypatch.setenv("PALIMPSEST_RUNS", str(tmp_path / "runs"))
-    return server
-
-
 def write_list(path, seeds):
     path.write_text(yaml.safe_dump([ENTRY | {"seed": seed} for seed in seeds]))
     return path
