@@ -9,7 +9,7 @@
 # On Slurm: an array for each wave of the list, every entry after its prerequisites. The same command again submits what is neither finished
 # nor queued, so also what failed. The list is frozen: editing it later changes nothing that waits. See slurm/site.example.sh.
 #   --per-task K          K entries share one task and its GPU, side by side
-#   --wait                follow the jobs to their end, then print the table
+#   --wait                after submitting, follow the jobs to their end, then print the table
 # On this machine (also where there is no sbatch):
 #   --local               run here, as many entries side by side as there are cores, then print the table
 set -euo pipefail
@@ -61,12 +61,22 @@ if [ $local = yes ]; then
       *) here+=("$option") ;;
     esac
   done
-  "$python" -m train "$config" ${here[@]+"${here[@]}"} || code=$?
+  if [ ${#site[@]} -gt 0 ]; then echo "error: ${site[*]}: options after -- are sbatch's, and here is none; leave out -- or --local" >&2; exit 2; fi
+  # Told to stop, or interrupted from the keyboard: the training saves and ends, and so does this script. A second time it is killed.
+  "$python" -m train "$config" ${here[@]+"${here[@]}"} &
+  program=$! signal=TERM
+  trap 'kill -$signal $program 2>/dev/null || true; signal=KILL' INT TERM HUP
+  while kill -0 $program 2>/dev/null; do wait $program || true; done
+  wait $program || code=$?
+  trap - INT TERM HUP
 else
   "$python" -m train.submit "$config" ${options[@]+"${options[@]}"} -- ${site[@]+"${site[@]}"} || code=$?
   if [ $wait = no ]; then summary=no; fi
 fi
 if [ $summary = yes ] && [ $code -eq 0 ]; then
   "$python" -m plots summary "$config" ${overrides[@]+"${overrides[@]}"} || code=$?
+fi
+if [ $summary = yes ] && [ $code -eq 1 ]; then
+  echo "the table of what is finished: python -m plots summary $config ${overrides[*]-}" >&2
 fi
 exit $code

@@ -24,7 +24,7 @@ from train.lists import Entry, brief, label, plan, ranges, read, read_overrides
 from train.pool import default_workers
 from train.run import finished, state
 from train.slurm import available
-from train.waves import queued_experiments, read_states, remainder, with_queue
+from train.waves import full_states, queued_experiments, read_states, remainder
 
 
 def parser(description: str | None = __doc__) -> Arguments:
@@ -134,7 +134,7 @@ def run_alone(todo: Sequence[Entry], entry: Entry, tags: tuple[str, ...]) -> Non
 def show(config: str, chosen: Sequence[Entry], indices: str | None, rest: Sequence[str]) -> None:
     """Every entry by name with its state; then the counts, and what submitting the list would submit.
 
-    From the run directories' files and one look at Slurm's queue; InputError, after the files' states, where Slurm does not answer.
+    From the files of runs and tasks and one look at Slurm's queue; InputError, after the files' states, where Slurm does not answer.
     """
     planned = plan(chosen)
     states = read_states(planned)
@@ -142,17 +142,23 @@ def show(config: str, chosen: Sequence[Entry], indices: str | None, rest: Sequen
         queued, problem = queued_experiments(), None
     except InputError as error:
         queued, problem = {}, error
-    width = max(len(entry.experiment.name) for entry in chosen)
-    counts: Counter[str] = Counter()
-    for entry in chosen:
-        found = with_queue(entry.experiment, states[entry.experiment.hash], queued)
-        lacking = (
-            [part for part in entry.experiment.requires() if states[part.hash].name in ("failed", "stale")] if found.name == "new" else []
+    full = full_states(planned, states, queued)
+    # Prerequisites that stand in no list are shown where there is something to say of them.
+    silent = ("new", "done", "trained")
+    shown = [*chosen, *(e for e in planned if e.index is None and full[e.experiment.hash].name not in silent)]
+    width = max(len(entry.experiment.name) for entry in shown)
+    for entry in shown:
+        found = full[entry.experiment.hash]
+        index = "-" if entry.index is None else entry.index
+        print(f"{index:>5}  {found.name:<9} {entry.experiment.dataset}/{entry.experiment.name:<{width}}  {found.detail}".rstrip())
+    counts = Counter(full[entry.experiment.hash].name for entry in chosen)
+    entries = "1 entry" if len(chosen) == 1 else f"{len(chosen)} entries"
+    print(f"{entries}: " + ", ".join(f"{number} {name}" for name, number in counts.most_common()))
+    others = len(queued.keys() - states.keys())
+    if others:
+        print(
+            f"{others} more from these runs {'is' if others == 1 else 'are'} queued or running, of other lists or of this one as it was before"
         )
-        detail = f"needs {lacking[0].name}, which is {states[lacking[0].hash].name}" if lacking else found.detail
-        counts[found.name] += 1
-        print(f"{entry.index:>5}  {found.name:<8} {entry.experiment.dataset}/{entry.experiment.name:<{width}}  {detail}".rstrip())
-    print(f"{len(chosen)} entries: " + ", ".join(f"{number} {name}" for name, number in counts.most_common()))
     if problem is not None:
         raise problem
     left = remainder(planned, {entry.experiment.hash for entry in chosen}, states, queued).entries

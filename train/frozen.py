@@ -17,7 +17,7 @@ from typing import Any
 
 from errors import InputError
 from train.entry import Experiment, runs_root
-from train.run import write_atomically
+from train.run import read_jsonl, write_atomically
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,29 @@ def thaw(path: str | Path) -> Frozen:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise InputError(f"{path}: missing or damaged as a frozen list; submit the list again") from None
+
+
+def note_submission(job: int, path: Path, offset: int, indices: Sequence[int]) -> None:
+    """Notes which tasks of a frozen list a job has."""
+    row = {"job": job, "list": path.name, "offset": offset, "indices": list(indices)}
+    with open(folder() / "submissions.jsonl", "a") as file:
+        file.write(json.dumps(row, separators=(",", ":")) + "\n")
+
+
+def last_tasks() -> dict[str, str]:
+    """The last task, `A_a`, that was submitted for an experiment, by its hash."""
+    found: dict[str, str] = {}
+    lists: dict[str, Frozen | None] = {}
+    for row in read_jsonl(folder() / "submissions.jsonl"):
+        path = folder() / row["list"]
+        if path.name not in lists:
+            lists[path.name] = thaw(path) if path.exists() else None
+        contents = lists[path.name]
+        if contents is not None:
+            for index in row["indices"]:
+                for position in contents.tasks.get(index + row["offset"], ()):
+                    found[contents.hashes[position]] = f"{row['job']}_{index}"
+    return found
 
 
 def list_name(path: str | Path) -> str:

@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
@@ -137,7 +138,9 @@ def run_jobs(
             for sentinel in wait(list(running), timeout=0.2) if running else []:
                 job, process, start, size = running.pop(sentinel)
                 process.join()
-                error = "" if process.exitcode == 0 else last_line(job.log, size) or f"ended by signal {-(process.exitcode or 0)}"
+                if (process.exitcode or 0) < 0:
+                    note_signal(job.log, -(process.exitcode or 0))
+                error = "" if process.exitcode == 0 else last_line(job.log, size)
                 outcomes[job.key] = Outcome(process.exitcode, time.perf_counter() - start, error)
                 report(job, outcomes[job.key])
     finally:
@@ -146,6 +149,12 @@ def run_jobs(
             process.join()
     interrupt.stop_if_told(f"{len(jobs) - len(outcomes)} of {len(jobs)} not begun; the same command goes on")
     return outcomes
+
+
+def note_signal(log: Path, number: int) -> None:
+    """Writes into a job's log what the job itself could not."""
+    with suppress(OSError), open(log, "a") as file:
+        print(f"ended by signal {number}{' (killed, for instance for want of memory)' if number == signal.SIGKILL else ''}", file=file)
 
 
 def last_line(log: Path, offset: int) -> str:

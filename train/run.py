@@ -239,12 +239,12 @@ class Run:
     def fail(self, error: str) -> None:
         """Writes failed.json, as far as the directory still takes it."""
         with suppress(OSError, RunError):
-            write_json(self.directory / "failed.json", {"error": error, "time": time.time(), "log": log_path()})
+            write_json(self.directory / "failed.json", {"error": error, "time": time.time(), "log": log_path(), "task": slurm.this_task()})
 
     def stop(self, where: str) -> None:
         """Writes stopped.json, likewise."""
         with suppress(OSError, RunError):
-            write_json(self.directory / "stopped.json", {"where": where, "time": time.time(), "log": log_path()})
+            write_json(self.directory / "stopped.json", {"where": where, "time": time.time(), "log": log_path(), "task": slurm.this_task()})
 
 
 def log_path() -> str:

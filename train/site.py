@@ -43,6 +43,8 @@ def read_site(more: Sequence[str]) -> Site:
     InputError where the file cannot be read, an option is one that a submission sets itself, or the time limit leaves no time for the warning.
     """
     path = site_path()
+    if not path.exists():
+        raise InputError(f"{path}: there is no such site file (PALIMPSEST_SITE names it)")
     script = 'set -eu; cd "$2"; source "$1"; printf "%s\\0" "$WARN_SECONDS" "$MAX_RESTARTS" ${SBATCH_OPTIONS[@]+"${SBATCH_OPTIONS[@]}"}'
     answer = subprocess.run(["bash", "-c", script, "bash", str(path), str(ROOT)], capture_output=True, text=True, check=False)
     fields = answer.stdout.split("\0")[:-1]
@@ -75,8 +77,8 @@ def check_time(site: Site) -> None:
         raise InputError(f"--time: {error}") from None
     if seconds is not None and site.warn_seconds >= seconds - EARLY:
         raise InputError(
-            f"--time={limit} leaves nothing to work in: a task is warned WARN_SECONDS={site.warn_seconds} s before the end, up to {EARLY} s early; "
-            f"allowed: less than {max(0, seconds - EARLY)} (in {site.path}), or a longer time"
+            f"--time={limit} leaves nothing to work in: a task is warned WARN_SECONDS={site.warn_seconds} s ({site.path}) before the end, "
+            f"up to {EARLY} s early; allowed: at least {(site.warn_seconds + EARLY) // 60 + 1} minutes"
         )
 
 

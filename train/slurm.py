@@ -68,9 +68,13 @@ def ask(command: Sequence[str], text: str | None = None, environment: Mapping[st
         raise InputError(f"{command[0]}: {said} (given up after {PATIENCE} s); the same command goes on with what is missing") from None
 
 
+class Refused(InputError):
+    """Slurm says no to what is asked of it, and would again."""
+
+
 def last_line(text: str) -> str:
     """The last line that Slurm said, without the command's name before it."""
-    lines = [line for line in text.strip().splitlines() if line.strip()]
+    lines = [line for line in text.strip().splitlines() if line.strip() and not line.startswith("Try ")]
     return re.sub(r"^\w+: ((error|fatal): )?", "", lines[-1]) if lines else "no answer"
 
 
@@ -121,26 +125,32 @@ def max_array_size() -> int:
 
 
 def sbatch(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Submits a job array with more in its environment and returns its id; InputError with what sbatch said where it refuses."""
+    """Submits a job array with more in its environment and returns its id; Refused with what sbatch said where it does."""
     answer = ask(["sbatch", "--parsable", *arguments], environment=environment)
     _queue.cache_clear()
     # On a federation the cluster's name follows the id.
     job = answer.stdout.strip().split(";")[0]
     if answer.returncode != 0 or not job.isdigit():
-        raise InputError(f"sbatch refused: {last_line(answer.stderr)}")
+        raise Refused(f"sbatch refused: {last_line(answer.stderr)}")
     return int(job)
 
 
 def depend(dependencies: Sequence[tuple[str, str]], held: int) -> None:
     """Gives tasks of a held array (`17_[1,3-5]`) dependencies of their own (`afterok:16_0`) and lets it go.
 
-    InputError where Slurm refuses one: then the array is cancelled, so that nothing runs too early or waits for ever.
+    Refused where Slurm refuses one: then the array is cancelled, so that nothing runs too early or waits for ever.
     """
     lines = [f"update JobId={tasks} Dependency={condition}" for tasks, condition in dependencies]
     answer = ask(["scontrol"], "\n".join([*lines, f"release {held}", "quit", ""]))
     if answer.returncode != 0 or "error" in answer.stderr.lower():
-        ask(["scancel", str(held)])
-        raise InputError(f"scontrol: {last_line(answer.stderr)}; job {held} is cancelled")
+        cancel([held])
+        raise Refused(f"scontrol: {last_line(answer.stderr)}")
+
+
+def cancel(jobs: Sequence[int]) -> None:
+    """Takes jobs out of the queue."""
+    ask(["scancel", *map(str, jobs)])
+    _queue.cache_clear()
 
 
 def reasons(jobs: Sequence[int]) -> dict[int, set[str]]:

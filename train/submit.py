@@ -16,14 +16,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from errors import Arguments, InputError, RunError, report_errors
+from errors import Arguments, InputError, Interrupted, RunError, report_errors
 from train import frozen, slurm
 from train.__main__ import refuse_missing, require_data
 from train.entry import ROOT, Experiment, runs_root
 from train.lists import Entry, brief, label, plan, ranges, read, read_overrides, read_yaml
-from train.run import State, finished, state
+from train.run import State, state
 from train.site import Site, read_site
-from train.waves import Remainder, job_name, queued_experiments, read_states, remainder
+from train.waves import Remainder, full_states, job_name, queued_experiments, read_states, remainder
 
 # Reasons that pass by themselves; any other is told after submitting, since Slurm may wait for ever with it.
 PASSING = {"None", "Priority", "Resources", "Dependency", "JobArrayTaskLimit", "BeginTime", "JobHeldUser"}
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument("--max-parallel", type=int, metavar="K", help="at most K tasks of an array at once")
     arguments.add_argument("--per-task", type=int, default=1, metavar="K", help="K entries share one task and its GPU, side by side")
     arguments.add_argument("--dry-run", action="store_true", help="show what would be submitted")
-    arguments.add_argument("--wait", action="store_true", help="follow the jobs, a line for each entry that ends")
+    arguments.add_argument("--wait", action="store_true", help="after submitting, follow the jobs: a line for each entry that ends")
     options, rest = arguments.parse_known_args(words[:cut])
     return report_errors(lambda: submit_list(options, rest, words[cut + 1 :]))
 
@@ -59,6 +59,8 @@ def submit_list(options: argparse.Namespace, rest: list[str], more: Sequence[str
     planned = plan(chosen)
     asked = {entry.experiment.hash for entry in chosen}
     site = read_site(more)
+    if site.path.name == "site.example.sh":
+        print(f"the cluster's options are those of {site.path.relative_to(ROOT)}: copy it to slurm/site.sh and say there what yours needs")
     with nullcontext() if options.dry_run else submitting():
         states, queued = read_states(planned), queued_experiments()
         if options.index is not None and not options.with_prerequisites:
@@ -80,12 +82,15 @@ def submit_list(options: argparse.Namespace, rest: list[str], more: Sequence[str
             else:
                 by_position = {positions[entry.experiment.hash]: entry.experiment for entry in found.entries}
                 jobs = submit_waves(options.config, by_position, groups, positions, queued, site, options.max_parallel, found)
-                warn_of_reasons(jobs)
             print(f"{len(found.entries)} of {len(planned)} {'would be ' if options.dry_run else ''}submitted; {counted}")
             if not options.dry_run:
-                print(f"logs: {frozen.folder()}/<job>_<index>.out; states: python -m train {options.config} --list")
+                command = " ".join(
+                    ["python -m train", options.config, "--list", *([f"--index {options.index}"] if options.index else []), *rest]
+                )
+                print(f"logs: {frozen.folder()}/<job>_<index>.out; states: {command}")
+                warn_of_reasons(jobs)
     if options.wait and not options.dry_run:
-        follow(chosen)
+        follow(plan(chosen), asked)
 
 
 @contextmanager
@@ -141,16 +146,24 @@ def submit_waves(
     path = frozen.freeze(config, experiments, [group for wave in groups for group in wave])
     # The task that makes an experiment, as dependencies name it.
     maker = {key: task.id for key, task in queued.items()}
-    jobs = []
-    for number, wave in enumerate(groups, 1):
-        for offset, members in blocks(wave, limit):
-            conditions = [condition([experiments[position] for position in group], maker) for group in members]
-            job = submit_block(path, offset, [group[0] for group in members], conditions, site, max_parallel)
-            for group in members:
-                maker |= {experiments[position].hash: f"{job}_{group[0] - offset}" for position in group}
-            block = f", array indices are the positions less {offset}" if offset else ""
-            print(f"wave {number}: job {job}: {contents(members, positions, found)}{block}", flush=True)
-            jobs.append(job)
+    jobs: list[int] = []
+    try:
+        for number, wave in enumerate(groups, 1):
+            for offset, members in blocks(wave, limit):
+                conditions = [condition([experiments[position] for position in group], maker) for group in members]
+                job = submit_block(path, offset, [group[0] for group in members], conditions, site, max_parallel)
+                for group in members:
+                    maker |= {experiments[position].hash: f"{job}_{group[0] - offset}" for position in group}
+                block = f", array indices are the positions less {offset}" if offset else ""
+                print(f"wave {number}: job {job}: {contents(members, positions, found)}{block}", flush=True)
+                jobs.append(job)
+    except slurm.Refused as error:
+        # What was accepted with the same options would wait for ever.
+        if jobs:
+            slurm.cancel(jobs)
+        raise InputError(f"{error}; nothing of this submission stays in the queue") from None
+    except InputError as error:
+        raise InputError(f"{error}{f'; job {ranges(jobs)} is in the queue' if jobs else ''}") from None
     return jobs
 
 
@@ -206,6 +219,7 @@ def submit_block(path: Path, offset: int, firsts: Sequence[int], conditions: Seq
         for index, own in zip(indices, conditions):
             by_condition[own].append(index)
         slurm.depend([(f"{job}_[{ranges(waiting)}]", own) for own, waiting in by_condition.items() if own], job)
+    frozen.note_submission(job, path, offset, indices)
     return job
 
 
@@ -218,41 +232,36 @@ def warn_of_reasons(jobs: Sequence[int]) -> None:
         time.sleep(0.5)
     for job, reasons in found.items():
         for reason in sorted(reasons - PASSING):
-            print(f"job {job} waits: {reason}")
+            print(f"job {job} waits: {reason}; if that does not pass by itself: scancel {job}, and ask for less")
 
 
-def follow(chosen: Sequence[Entry]) -> None:
-    """Prints a line for each entry as it ends, until none of them is in the queue; RunError where one did not finish."""
+def follow(planned: Sequence[Entry], asked: Collection[str]) -> None:
+    """Prints a line for each entry that was `asked` for as it ends, until none of them is in the queue.
+
+    RunError where one did not finish; Interrupted from the keyboard, which the jobs do not notice.
+    """
+    chosen = [entry for entry in planned if entry.experiment.hash in asked]
     done = {entry.experiment.hash for entry in chosen if state(entry.experiment).name == "done"}
     told = set(done)
-    while True:
-        queued = queued_experiments()
-        for entry in chosen:
-            key = entry.experiment.hash
-            if key in told or key in queued:
-                continue
-            now = state(entry.experiment)
-            if now.name == "running":
-                continue
-            told.add(key)
-            done |= {key} if now.name == "done" else set()
-            print(
-                f"[{len(done)}/{len(chosen)}] {label(entry)}: {now.name if now.name == 'done' else describe(entry.experiment, now)}",
-                flush=True,
-            )
-        if len(told) == len(chosen):
-            break
-        time.sleep(float(os.environ.get("PALIMPSEST_POLL_SECONDS") or 15))
+    try:
+        while len(told) < len(chosen):
+            queued = queued_experiments()
+            left = [entry for entry in chosen if entry.experiment.hash not in told and entry.experiment.hash not in queued]
+            states = full_states(planned, read_states(planned), queued) if left else {}
+            for entry in left:
+                now = states[entry.experiment.hash]
+                if now.name in ("running", "queued"):
+                    continue
+                told.add(entry.experiment.hash)
+                done |= {entry.experiment.hash} if now.name == "done" else set()
+                ending = "done" if now.name == "done" else f"{now.name.upper()}: {now.detail}"
+                print(f"[{len(done)}/{len(chosen)}] {label(entry)}: {ending}", flush=True)
+            if len(told) < len(chosen):
+                time.sleep(float(os.environ.get("PALIMPSEST_POLL_SECONDS") or 15))
+    except KeyboardInterrupt:
+        raise Interrupted("waiting; the jobs go on, and the same command waits for them again") from None
     if missing := len(chosen) - len(done):
         raise RunError(f"{missing} of {len(chosen)} did not finish; the same command submits them again")
-
-
-def describe(experiment: Experiment, now: State) -> str:
-    """Why an entry that left the queue is not done."""
-    lacking = [part.name for part in experiment.requires() if not finished(part)]
-    if now.name == "new" and lacking:
-        return f"cancelled, since {lacking[0]} is {state(next(p for p in experiment.requires() if not finished(p))).name}"
-    return f"{now.name.upper()}: {now.detail}"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 from train import frozen, slurm
 from train.entry import Experiment
 from train.lists import Entry
-from train.run import State, state
+from train.run import State, read_json, state
 
 # States of which a task makes something: all but finished, running and stale ones.
 OPEN = {"new", "failed", "stopped", "lost", "trained"}
@@ -85,14 +85,44 @@ def read_states(planned: Sequence[Entry]) -> dict[str, State]:
     return {entry.experiment.hash: state(entry.experiment) for entry in planned}
 
 
-def with_queue(experiment: Experiment, found: State, queued: Mapping[str, slurm.Task]) -> State:
-    """A state from files, with what the queue adds to it: files say how a run ended, the queue what is still to come."""
-    task = queued.get(experiment.hash)
-    if task is None or found.name in ("done", "running", "stale"):
-        return found
+def full_states(planned: Sequence[Entry], states: Mapping[str, State], queued: Mapping[str, slurm.Task]) -> dict[str, State]:
+    """States from files, with what the queue and the logs of tasks add.
+
+    The files say how a run ended, the queue what is still to come, and a task's log why a run that was submitted never began.
+    """
+    tasks = frozen.last_tasks() if frozen.folder().is_dir() else {}
+    found: dict[str, State] = {}
+    for entry in planned:
+        experiment = entry.experiment
+        now = states[experiment.hash]
+        lacking = [part for part in experiment.requires() if found[part.hash].name not in ("done", "trained")]
+        if now.name not in ("done", "running", "stale") and experiment.hash in queued:
+            now = in_queue(queued[experiment.hash])
+        elif now.name in ("new", "failed") and experiment.hash in tasks:
+            now = after_task(experiment, now, tasks[experiment.hash])
+        if now.name in ("new", "cancelled") and lacking and found[lacking[0].hash].name not in ("new", "queued", "running"):
+            now = State(now.name, "; ".join(filter(None, [now.detail, f"needs {lacking[0].name}, which is {found[lacking[0].hash].name}"])))
+        found[experiment.hash] = now
+    return found
+
+
+def in_queue(task: slurm.Task) -> State:
     if task.state in slurm.AT_WORK:
         return State("running", f"job {task.id}, {'ending' if task.state == 'COMPLETING' else 'starting'}")
     return State("queued", f"{task.id}, {task.reason}")
+
+
+def after_task(experiment: Experiment, now: State, task: str) -> State:
+    """The state of a run that is new or failed and whose last task has left the queue: a task that ended before the run began has only its log."""
+    log = frozen.folder() / f"{task}.out"
+    if not log.exists():
+        return now if now.name == "failed" else State("cancelled", f"task {task} never started")
+    failure = read_json(experiment.directory / "failed.json") if now.name == "failed" else None
+    if failure is not None and failure.get("task") == task:
+        return now
+    # The batch script's own last line only gives the code.
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip() and f"task {task}: ended with" not in line]
+    return State("failed", f"{lines[-1] if lines else 'nothing was said'} (log: {log})")
 
 
 def job_name(path: Path, offset: int) -> str:

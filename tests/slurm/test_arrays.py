@@ -249,7 +249,11 @@ def test_what_slurm_refuses_is_one_line_and_what_may_never_start_is_told(cluster
     for option in ("--time=2-00:00:00", "--cpus-per-task=5"):
         waiting = cluster.submit(cluster.list, "--", option)
         (job,) = cluster.jobs(waiting)
-        assert re.search(rf"^job {job.id} waits: Partition(Config|TimeLimit)$", waiting.stdout, re.MULTILINE)
+        assert re.search(
+            rf"^job {job.id} waits: Partition(Config|TimeLimit); if that does not pass by itself: scancel {job.id}, and ask for less$",
+            waiting.stdout,
+            re.MULTILINE,
+        )
         cluster.ask("scancel", job.id)
 
 
@@ -265,3 +269,31 @@ def test_a_task_sees_its_gpu_and_its_cores(cluster):
     assert words["CUDA_VISIBLE_DEVICES"] in ("0", "1")
     assert words["OMP_NUM_THREADS"] == words["SLURM_CPUS_PER_TASK"] == "2"
     assert words["WORDS"] == "commas, and spaces"
+
+
+def test_a_task_that_dies_before_its_run_begins_is_failed_with_its_log(cluster):
+    """Everyone's first day on a cluster: the environment is not what the site file says."""
+    cluster.list.write_text(quick([5]) + module(5) + quick([6], lr="1e30"))
+    diverging = cluster.experiments()[2]
+    cluster.submit(cluster.list, "--index", "2", "--wait", code=1)
+    assert "not finite" in cluster.listed()[2]
+    cluster.site.write_text(cluster.site.read_text() + "\nsetup() { no_such_module load python; }\n")
+    ended = cluster.submit(cluster.list, "--wait", code=1)
+    first = cluster.jobs(ended)[0]
+    listed = cluster.listed()
+    for index in (0, 2):
+        # Also where the run failed of something else before.
+        assert re.search(rf" {index}  failed .*the site file's setup failed \(log: .*/{first.id}_{index}\.out\)", listed[index])
+        assert f"{first.id}_{index}.out" in ended.stdout
+    assert re.search(r" 1  cancelled .*never started; needs Identity-lr0\.05-s5-\w+, which is failed", listed[1])
+    assert listed[-1].endswith("would submit 3: 0-2")
+    assert "not finite" in state(diverging).detail
+
+
+def test_of_a_submission_that_slurm_refuses_nothing_stays(cluster):
+    cluster.list.write_text(quick([5]) + module(5) + quick([6]) + module(6))
+    ended = cluster.submit(cluster.list, "--", "--cpus-per-task=64", code=2)
+    assert len(ended.stderr.splitlines()) == 1
+    assert "nothing of this submission stays in the queue" in ended.stderr
+    until(lambda: not cluster.queue())
+    assert cluster.listed()[-1].endswith("would submit 4: 0-3")

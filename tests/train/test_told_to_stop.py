@@ -156,3 +156,30 @@ def test_a_list_that_is_told_to_stop_stops_all_its_processes(whole, tmp_path, mo
     assert run(path, tmp_path, "--workers", "2").returncode == 0
     for index in range(3):
         assert result(directory(path, tmp_path, index, monkeypatch)) == result(directory(path, runs, index, monkeypatch))
+
+
+@pytest.mark.parametrize("keyboard", [False, True], ids=["SIGTERM", "Ctrl-C"])
+def test_the_submit_script_that_is_told_to_stop_takes_the_training_along(tmp_path, monkeypatch, keyboard):
+    path = tmp_path / "list.yaml"
+    path.write_text(f"- {BASE.replace('epochs: 3', 'epochs: 50')}, method: Identity}}\n")
+    process = subprocess.Popen(
+        ["bash", "submit_array.sh", str(path), "--local"], env=environment(tmp_path / "runs"), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    monkeypatch.setenv("PALIMPSEST_RUNS", str(tmp_path / "runs"))
+    experiment = read(path)[0].experiment
+    deadline = time.time() + 120
+    while not (experiment.directory / "metrics.jsonl").exists():
+        assert process.poll() is None
+        assert time.time() < deadline
+        time.sleep(0.01)
+    # The keyboard's signal is for every process in front, any other for the one that was typed.
+    if keyboard:
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == COME_AGAIN, out + err
+    assert "Traceback" not in out + err
+    assert state(experiment).name == "stopped"
+    assert not (experiment.directory / "lock").exists()
