@@ -118,11 +118,12 @@ def after_task(experiment: Experiment, now: State, task: str) -> State:
     if not log.exists():
         return now if now.name == "failed" else State("cancelled", f"task {task} never started")
     failure = read_json(experiment.directory / "failed.json") if now.name == "failed" else None
-    if failure is not None and failure.get("task") == task:
+    if failure is not None and (failure.get("task") == task or failure["time"] > log.stat().st_mtime):
         return now
     # The batch script's own last line only gives the code.
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip() and f"task {task}: ended with" not in line]
-    return State("failed", f"{lines[-1] if lines else 'nothing was said'} (log: {log})")
+    said = lines[-1] if lines else "nothing was said"
+    return State("stopped" if ": saved; " in said else "failed", f"{said} (log: {log})")
 
 
 def job_name(path: Path, offset: int) -> str:
