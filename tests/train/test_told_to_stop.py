@@ -165,6 +165,8 @@ def test_the_submit_script_that_is_told_to_stop_takes_the_training_along(tmp_pat
     process = subprocess.Popen(
         ["bash", "submit_array.sh", str(path), "--local"], env=environment(tmp_path / "runs"), stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # As in a terminal; what runs in the background of a script may inherit that it is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     monkeypatch.setenv("PALIMPSEST_RUNS", str(tmp_path / "runs"))
     experiment = read(path)[0].experiment
