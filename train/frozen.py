@@ -10,7 +10,7 @@ runs/slurm/<list>-<12 hex of the contents>.json
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,11 +80,14 @@ def note_submission(job: int, path: Path, offset: int, indices: Sequence[int]) -
         file.write(json.dumps(row, separators=(",", ":")) + "\n")
 
 
-def last_tasks() -> dict[str, str]:
-    """The last task, `A_a`, that was submitted for an experiment, by its hash."""
+def last_tasks(wanted: Collection[str]) -> dict[str, str]:
+    """The last task, `A_a`, that was submitted for each of these experiments (hashes), as far as there was one."""
     found: dict[str, str] = {}
     lists: dict[str, Frozen | None] = {}
-    for row in read_jsonl(folder() / "submissions.jsonl"):
+    left = set(wanted)
+    for row in reversed(read_jsonl(folder() / "submissions.jsonl")):
+        if not left:
+            break
         path = folder() / row["list"]
         if path.name not in lists:
             lists[path.name] = thaw(path) if path.exists() else None
@@ -92,7 +95,9 @@ def last_tasks() -> dict[str, str]:
         if contents is not None:
             for index in row["indices"]:
                 for position in contents.tasks.get(index + row["offset"], ()):
-                    found[contents.hashes[position]] = f"{row['job']}_{index}"
+                    if contents.hashes[position] in left:
+                        left.remove(contents.hashes[position])
+                        found[contents.hashes[position]] = f"{row['job']}_{index}"
     return found
 
 

@@ -90,7 +90,7 @@ def full_states(planned: Sequence[Entry], states: Mapping[str, State], queued: M
 
     The files say how a run ended, the queue what is still to come, and a task's log why a run that was submitted never began.
     """
-    tasks = frozen.last_tasks() if frozen.folder().is_dir() else {}
+    tasks = frozen.last_tasks([key for key, now in states.items() if now.name in ("new", "failed") and key not in queued])
     found: dict[str, State] = {}
     for entry in planned:
         experiment = entry.experiment

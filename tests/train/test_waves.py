@@ -198,3 +198,18 @@ ENTRIES = [
     {"dataset": 0, "method": "JointClassifier", "seed": 1, "lr": 0.1, "autoencoder": {"lr": 0.1}},
     {"dataset": 0, "method": "Router", "seed": 2, "lr": 0.1},
 ]
+
+
+def test_of_several_submissions_the_last_task_counts(path):
+    entries, _ = planned(path)
+    frozen.folder().mkdir(parents=True)
+    experiments = {number: entry.experiment for number, entry in enumerate(entries[:4])}
+    pairs = frozen.freeze(str(path), experiments, [[0, 1], [2, 3]])
+    single = frozen.freeze(str(path), experiments, [[number] for number in range(4)])
+    hashes = [experiment.hash for experiment in experiments.values()]
+    assert frozen.last_tasks(hashes) == {}
+    frozen.note_submission(7, pairs, 0, [0, 2])
+    frozen.note_submission(9, single, 1, [0])
+    assert frozen.last_tasks(hashes) == {hashes[0]: "7_0", hashes[1]: "9_0", hashes[2]: "7_2", hashes[3]: "7_2"}
+    pairs.unlink()
+    assert frozen.last_tasks(hashes) == {hashes[1]: "9_0"}
