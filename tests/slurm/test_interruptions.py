@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -147,10 +148,16 @@ def test_a_task_whose_node_goes_down_comes_back(cluster, long, undisturbed):
     cluster.ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     try:
         until(lambda: cluster.queue() == {f"{job.id}_0": "PENDING"})
+        # The node is not really down: what ran there ends within the kill wait, and a second start before that would drain the node.
+        cluster.ask("scontrol", "hold", f"{job.id}_0")
         assert cluster.restarts(f"{job.id}_0") == 1
+        pid = attempts(long[0])[0]["pid"]
+        until(lambda: not Path(f"/proc/{pid}").exists())
+        time.sleep(1)
     finally:
         cluster.ask("scontrol", "update", f"NodeName={node}", "State=IDLE")
     cluster.pace(0)
+    cluster.ask("scontrol", "release", f"{job.id}_0")
     cluster.empty()
     assert len(attempts(long[0])) == 2
     assert_same_run(long[0], undisturbed[long[0].hash])
