@@ -10,8 +10,16 @@ class InputError(Exception):
     """The user can mend this (a list, a file, a command line): one line on stderr, exit code 2."""
 
 
+class Held(InputError):
+    """Another process has the run directory; who can wait tries again."""
+
+
 class RunError(Exception):
     """A run failed (NaN loss, lost disk): one line on stderr, exit code 1."""
+
+
+class Diverged(RunError):
+    """The loss is not finite: trained again, it would be so again."""
 
 
 class Interrupted(Exception):

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+
 Recipe = dict[str, dict[str, Any]]
 
-SEEDS = (38164641, 13579111, 24681012)
 PUBLISHED = ("EMNIST", "CIFAR10", "FaceScrub")
 
 

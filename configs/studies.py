@@ -8,9 +8,10 @@ from typing import Any
 
 import yaml
 
-from configs.recipes import PUBLISHED, RECIPES, SEEDS, Recipe
+from configs.recipes import PUBLISHED, RECIPES, Recipe
 from data.compositions import ELEMENTALS
 from errors import InputError
+from train.entry import SEEDS
 
 Fields = dict[str, Any]
 Group = Callable[[Recipe], list[Fields]]

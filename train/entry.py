@@ -22,6 +22,8 @@ from train.fields import MENUS, PART, Device, Evaluation, Number, Whole, choose,
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# The three seeds of the published study.
+SEEDS = (38164641, 13579111, 24681012)
 # Fields that change nothing of what is computed, so they are not in the hash.
 UNHASHED = ("study", "tags", "evaluation", "device", "threads")
 # What a nested prerequisite takes from the entry around it where it says nothing itself; never lr or weight.

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from data.batches import Batch, Batches
 from data.noise import derive
-from errors import InputError, RunError
+from errors import Diverged, InputError
 from models.networks import count_parameters
 from train import interrupt
 from train.checkpoint import load_checkpoint, save_checkpoint, save_weights
@@ -152,7 +152,7 @@ class Loop:
     def train(self) -> dict[str, Any]:
         """Runs all stages from where the last checkpoint left them; writes the weights; returns the facts for done.json.
 
-        RunError where the loss is not finite or a file cannot be written; Interrupted after a checkpoint where the process was told to stop.
+        Diverged where the loss is not finite; RunError where a file cannot be written; Interrupted after a checkpoint where the process was told to stop.
         """
         state = load_checkpoint(self.run.directory)
         if state is not None:
@@ -249,7 +249,7 @@ class Loop:
                 valid.add(self.method.loss(network, batch), batch.labels_n)
         means |= valid.means("valid")
         if not (math.isfinite(means["train_loss"]) and math.isfinite(means["valid_loss"])):
-            raise RunError(
+            raise Diverged(
                 f"{self.experiment.name}: the loss is not finite in {training.stage.name}, epoch {training.epoch + 1}; "
                 f"a lower lr (now {lr:g}) may help"
             )

@@ -92,6 +92,59 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
+class Pool:
+    """At most `workers` jobs at once. A context: what still runs when it is left is told to stop, and waited for."""
+
+    def __init__(self, workers: int, threads: int):
+        self.workers, self.threads = workers, threads
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(PRELOADED)
+        # First, since its start lifts the shield.
+        resource_tracker.ensure_running()
+        with interrupt.shielded():
+            forkserver.ensure_running()
+        self._running: dict[Any, tuple[Job, Any, float, int]] = {}
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+        for _, process, _, _ in self._running.values():
+            process.join()
+
+    @property
+    def free(self) -> int:
+        """How many more jobs could start now."""
+        return self.workers - len(self._running)
+
+    def start(self, job: Job) -> None:
+        """Starts a job, whose requirements must have ended."""
+        process = self._context.Process(target=_child, args=(job, self.threads), name=job.name)
+        size = job.log.stat().st_size if job.log.exists() else 0
+        process.start()
+        self._running[process.sentinel] = (job, process, time.perf_counter(), size)
+
+    def stop(self, key: str | None = None) -> None:
+        """Tells a job, or all, to stop: it saves and ends."""
+        for job, process, _, _ in self._running.values():
+            if key in (None, job.key):
+                process.terminate()
+
+    def ended(self) -> list[tuple[Job, Outcome]]:
+        """The jobs that ended, after at most a moment of waiting."""
+        found = []
+        # A signal's handler runs, but does not end the waiting.
+        for sentinel in wait(list(self._running), timeout=0.2) if self._running else []:
+            job, process, start, size = self._running.pop(sentinel)
+            process.join()
+            if (process.exitcode or 0) < 0:
+                note_signal(job.log, -(process.exitcode or 0))
+            error = "" if process.exitcode == 0 else last_line(job.log, size)
+            found.append((job, Outcome(process.exitcode, time.perf_counter() - start, error)))
+        return found
+
+
 def run_jobs(
     jobs: Sequence[Job], workers: int, report: Callable[[Job, Outcome], None], started: Callable[[Job], None] = lambda job: None
 ) -> dict[str, Outcome]:
@@ -100,53 +153,32 @@ def run_jobs(
     `report` is called as each ends. A job whose requirement failed never starts. Returns the outcome of every job by key; raises Interrupted,
     when all have ended, where this process was told to stop.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    # First, since its start lifts the shield.
-    resource_tracker.ensure_running()
-    with interrupt.shielded():
-        forkserver.ensure_running()
-    threads = max(1, cores() // min(workers, max(1, len(jobs))))
     waiting = list(jobs)
-    running: dict[Any, tuple[Job, Any, float, int]] = {}
     outcomes: dict[str, Outcome] = {}
-    keys = {job.key for job in jobs}
+    names = {job.key: job.name for job in jobs}
     handed_on = False
-    try:
-        while waiting or running:
+
+    def end(job: Job, outcome: Outcome) -> None:
+        outcomes[job.key] = outcome
+        report(job, outcome)
+
+    with Pool(workers, max(1, cores() // min(workers, max(1, len(jobs))))) as pool:
+        while waiting or pool.free < workers:
             if interrupt.told() and not handed_on:
                 handed_on, waiting = True, []
-                for _, process, _, _ in running.values():
-                    process.terminate()
+                pool.stop()
             for job in list(waiting):
-                needed = job.requires & keys
-                if any(key in outcomes and outcomes[key].exit_code != 0 for key in needed):
-                    failed = next(
-                        other.name for other in jobs if other.key in needed and other.key in outcomes and outcomes[other.key].exit_code != 0
-                    )
+                needed = job.requires & names.keys()
+                failed = next((key for key in needed if key in outcomes and outcomes[key].exit_code != 0), None)
+                if failed is not None:
                     waiting.remove(job)
-                    outcomes[job.key] = Outcome(None, 0.0, f"not started, since {failed} failed")
-                    report(job, outcomes[job.key])
-                elif len(running) < workers and needed <= outcomes.keys():
+                    end(job, Outcome(None, 0.0, f"not started, since {names[failed]} failed"))
+                elif pool.free and needed <= outcomes.keys():
                     waiting.remove(job)
-                    process = context.Process(target=_child, args=(job, threads), name=job.name)
-                    size = job.log.stat().st_size if job.log.exists() else 0
-                    process.start()
+                    pool.start(job)
                     started(job)
-                    running[process.sentinel] = (job, process, time.perf_counter(), size)
-            # A signal's handler runs, but does not end the waiting.
-            for sentinel in wait(list(running), timeout=0.2) if running else []:
-                job, process, start, size = running.pop(sentinel)
-                process.join()
-                if (process.exitcode or 0) < 0:
-                    note_signal(job.log, -(process.exitcode or 0))
-                error = "" if process.exitcode == 0 else last_line(job.log, size)
-                outcomes[job.key] = Outcome(process.exitcode, time.perf_counter() - start, error)
-                report(job, outcomes[job.key])
-    finally:
-        for _, process, _, _ in running.values():
-            process.terminate()
-            process.join()
+            for job, outcome in pool.ended():
+                end(job, outcome)
     interrupt.stop_if_told(f"{len(jobs) - len(outcomes)} of {len(jobs)} not begun; the same command goes on")
     return outcomes
 

@@ -26,7 +26,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from errors import InputError, Interrupted, RunError
+from errors import Diverged, Held, InputError, Interrupted, RunError
 from train import slurm
 from train.entry import ROOT, Experiment
 from train.fields import MENUS, number_of
@@ -236,10 +236,11 @@ class Run:
         self.lock.check()
         write_json(self.directory / "done.json", facts)
 
-    def fail(self, error: str) -> None:
+    def fail(self, error: str, diverged: bool = False) -> None:
         """Writes failed.json, as far as the directory still takes it."""
+        ending = {"error": error, "diverged": diverged, "time": time.time(), "log": log_path(), "task": slurm.this_task()}
         with suppress(OSError, RunError):
-            write_json(self.directory / "failed.json", {"error": error, "time": time.time(), "log": log_path(), "task": slurm.this_task()})
+            write_json(self.directory / "failed.json", ending)
 
     def stop(self, where: str) -> None:
         """Writes stopped.json, likewise."""
@@ -256,7 +257,7 @@ def log_path() -> str:
 def open_run(experiment: Experiment) -> Iterator[Run]:
     """Opens an experiment's run directory under its lock.
 
-    InputError where it cannot be made or written, or where another process holds it. How the work inside ends is written to
+    InputError where it cannot be made or written, Held where another process has it. How the work inside ends is written to
     failed.json (whatever it failed of) or stopped.json.
     """
     directory = experiment.directory
@@ -267,7 +268,7 @@ def open_run(experiment: Experiment) -> Iterator[Run]:
     except OSError as error:
         raise InputError(f"{directory}: cannot be written ({error.strerror}); set PALIMPSEST_RUNS to a folder that can") from None
     if owner is not None:
-        raise InputError(f"{directory}: held by {describe(owner)}; wait for it, or stop it and start again")
+        raise Held(f"{directory}: held by {describe(owner)}; wait for it, or stop it and start again")
     run = Run(experiment, lock)
     try:
         yield run
@@ -280,7 +281,7 @@ def open_run(experiment: Experiment) -> Iterator[Run]:
     except InputError:
         raise
     except Exception as error:
-        run.fail(str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}")
+        run.fail(str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}", isinstance(error, Diverged))
         raise
     finally:
         lock.release()

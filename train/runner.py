@@ -12,13 +12,16 @@ from train.evaluation import evaluate_part, merge
 from train.loop import Loop, choose_device
 from train.method import method_class
 from train.run import Run, evaluated, finished, open_run, state
+from train.subject import ExperimentSubject
 from train.tracking import Tracker
 
 
-def run_experiment(experiment: Experiment, tags: tuple[str, ...] = (), evaluation: bool = True, quiet: bool = True) -> None:
+def run_experiment(
+    experiment: Experiment, tags: tuple[str, ...] = (), evaluation: bool = True, quiet: bool = True, told: Tracker | None = None
+) -> None:
     """Trains an experiment (from where it stopped, if it did) and, where it is a system, evaluates it.
 
-    Nothing is done where everything is finished. InputError for a missing or stale prerequisite, missing data or a held or
+    W&B is told in the experiment's own run, or, of the training, through a tracker that somebody else ends. Nothing is done where everything is finished. InputError for a missing or stale prerequisite, missing data or a held (Held) or
     unwritable run directory, before anything is written; RunError where the training fails.
     """
     for needed in experiment.requires():
@@ -38,7 +41,7 @@ def run_experiment(experiment: Experiment, tags: tuple[str, ...] = (), evaluatio
             trained = (run.directory / "done.json").exists()
             if trained and (not evaluation or evaluated(experiment)):
                 return
-            tracker = Tracker(experiment, run.directory, tags)
+            tracker = told or Tracker(ExperimentSubject(experiment, tags))
             code = 1
             try:
                 if not trained:
@@ -53,7 +56,8 @@ def run_experiment(experiment: Experiment, tags: tuple[str, ...] = (), evaluatio
                 code = COME_AGAIN
                 raise
             finally:
-                tracker.finish(code)
+                if told is None:
+                    tracker.finish(code)
         except OSError as error:
             raise RunError(f"{error.filename or run.directory}: {error.strerror}") from None
         except torch.OutOfMemoryError as error:
@@ -76,4 +80,4 @@ def finish_evaluation(experiments: Sequence[Experiment], tags: tuple[str, ...]) 
     dataset = datasets.load(experiments[0].dataset)
     for experiment in experiments:
         merge(experiment, dataset)
-        Tracker(experiment, experiment.directory, tags).finish()
+        Tracker(ExperimentSubject(experiment, tags)).finish()

@@ -4,6 +4,7 @@ python -m train sync configs/demo.yaml                       the runs of a list 
 python -m train sync configs/demo.yaml configs/modules.yaml  of several lists
 python -m train sync configs/demo.yaml --index 0-5,9         of some entries
 python -m train sync configs/demo.yaml --dry-run             what would be sent
+python -m train sync ENTITY/PROJECT/SWEEP                    the trials of a W&B sweep, into that sweep
 
 The same command again goes on where one stopped; what was sent is left out. A run is sent by `wandb sync`: the client's own record of
 it where that is complete and the server does not know the run, else one written from the run directory that holds just the steps
@@ -23,22 +24,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from errors import COME_AGAIN, Arguments, InputError, RunError, report_errors
+from errors import Arguments, InputError, RunError, report_errors
 from train.frozen import list_name
-from train.lists import Entry, label, plan, read, read_overrides
-from train.lock import describe, holder
-from train.run import state
+from train.lists import Entry, plan, read, read_overrides
+from train.subject import ExperimentSubject, Subject
+from train.sweep.trials import TrialSubject, read_trials, sweep_folder
 from train.tracking import (
     ANSWER_SECONDS,
     WandbRun,
-    contents,
     destination,
     first_line,
     has_account,
     host_and_port,
     project,
     read_record,
-    run_id,
     unreachable,
     write_record,
 )
@@ -59,22 +58,15 @@ ARRIVAL_SECONDS = 10
 
 @dataclass(frozen=True)
 class Sending:
-    """A run to send: its entry, the tags of the lists it stands in, and the folder that holds what is sent."""
+    """A run to send, and the folder that holds what is sent."""
 
-    entry: Entry
-    tags: tuple[str, ...]
+    subject: Subject
     folder: Path | None = None
-
-    @property
-    def steps(self) -> int:
-        """How many steps its W&B run has when all is there: one per row, one for the evaluation, one for its table."""
-        held = contents(self.entry.experiment)
-        return held["rows"] + (2 if held["evaluation"] else 0)
 
 
 def parser() -> Arguments:
     arguments = Arguments("python -m train sync", description=__doc__)
-    arguments.add_argument("config", nargs="+", help="YAML lists of experiments")
+    arguments.add_argument("config", nargs="+", help="YAML lists of experiments, or a W&B sweep")
     arguments.add_argument("--index", metavar="LIST", help="the entries to send, with what they rest on: numbers and ranges (0-5,9)")
     arguments.add_argument("--workers", type=int, default=4, metavar="K", help="uploads side by side (default: 4)")
     arguments.add_argument("--dry-run", action="store_true", help="show what would be sent")
@@ -94,17 +86,17 @@ def sync(options: argparse.Namespace, rest: Sequence[str]) -> None:
     if not options.dry_run:
         check_server()
     reasons, damaged = {}, 0
-    for sending in planned:
+    for subject in planned:
         try:
-            reasons[sending.entry.experiment.hash] = reason_to_leave(sending.entry)
+            reasons[subject.id] = reason_to_leave(subject)
         except InputError as error:
-            reasons[sending.entry.experiment.hash] = f"NOT SENT: {error}"
+            reasons[subject.id] = f"NOT SENT: {error}"
             damaged += 1
-    todo = [sending for sending in planned if not reasons[sending.entry.experiment.hash]]
-    for sending in planned:
-        reason = reasons[sending.entry.experiment.hash]
+    todo = [Sending(subject) for subject in planned if not reasons[subject.id]]
+    for subject in planned:
+        reason = reasons[subject.id]
         if reason or options.dry_run:
-            print(f"{label(sending.entry)}: {reason or f'would be sent ({sending.steps} steps)'}")
+            print(f"{subject.label}: {reason or f'would be sent ({subject.n_steps()} steps)'}")
     if options.dry_run or not todo:
         print(f"{len(todo)} to send, {len(planned) - len(todo)} not")
         if damaged and not options.dry_run:
@@ -131,32 +123,44 @@ def send_all(api: Any, todo: Sequence[Sending], workers: int, scratch: Path) -> 
                 f"W&B: {first_line(error)}; {len(todo) - sent} of {len(todo)} not sent; the same command sends the rest"
             ) from None
         for number, (sending, problem) in enumerate(zip(batch, problems), start + 1):
-            print(f"[{number}/{len(todo)}] {label(sending.entry)}: {problem or f'sent ({sending.steps} steps)'}", flush=True)
+            print(f"[{number}/{len(todo)}] {sending.subject.label}: {problem or f'sent ({sending.subject.n_steps()} steps)'}", flush=True)
             sent += not problem
     return sent
 
 
-def gather(configs: Sequence[str], indices: str | None, rest: Sequence[str]) -> list[Sending]:
-    """The experiments of the lists and what they rest on, each once, tagged by the lists it stands in."""
-    found: dict[str, Sending] = {}
+def gather(configs: Sequence[str], indices: str | None, rest: Sequence[str]) -> list[Subject]:
+    """The experiments of the lists and what they rest on, each once, tagged by the lists it stands in; or the trials of a sweep.
+
+    For a sweep the environment is made to name its entity and project. InputError where it has no trials here.
+    """
+    sweeps = [config for config in configs if is_sweep(config)]
+    if sweeps:
+        if len(configs) > 1 or indices or rest:
+            raise InputError(f"{sweeps[0]}: a sweep is sent by itself, without lists, --index and overrides")
+        os.environ["WANDB_ENTITY"], os.environ["WANDB_PROJECT"], sweep = sweeps[0].split("/")
+        trials: list[Subject] = [TrialSubject(trial) for trial in read_trials(sweep_folder(sweep))]
+        if not trials:
+            raise InputError(f"{sweeps[0]}: no trial of this sweep ran with these runs ({sweep_folder(sweep)} is not there)")
+        return trials
+    found: dict[str, tuple[Entry, tuple[str, ...]]] = {}
     for config in configs:
         for entry in plan(read(config, read_overrides(rest), indices)):
-            before = found.get(entry.experiment.hash)
-            tag = list_name(config)
-            found[entry.experiment.hash] = replace(before, tags=(*before.tags, tag)) if before else Sending(entry, (tag,))
-    return list(found.values())
+            before = found.get(entry.experiment.hash, (entry, ()))
+            found[entry.experiment.hash] = (before[0], (*before[1], list_name(config)))
+    return [ExperimentSubject(entry.experiment, tags, entry.index) for entry, tags in found.values()]
 
 
-def reason_to_leave(entry: Entry) -> str:
+def is_sweep(config: str) -> bool:
+    """Whether a word names a W&B sweep (ENTITY/PROJECT/ID), not a file."""
+    return config.count("/") == 2 and not config.endswith((".yaml", ".yml", ".json")) and not Path(config).exists()
+
+
+def reason_to_leave(subject: Subject) -> str:
     """Why a run is not sent; empty where it is to be sent. InputError where its files are damaged."""
-    experiment = entry.experiment
-    owner = holder(experiment.directory / "lock")
-    if owner is not None:
-        return f"left out, {describe(owner)} is at work on it"
-    found = state(experiment)
-    if found.name in ("new", "stale"):
-        return f"left out, {found.name} {found.detail}".rstrip()
-    record = read_record(experiment)
+    reason = subject.reason_to_leave()
+    if reason:
+        return reason
+    record = read_record(subject)
     return "sent already" if record and record["sent"] == destination() else ""
 
 
@@ -187,7 +191,7 @@ def steps_on_server(api: Any, batch: Sequence[Sending]) -> dict[str, tuple[int, 
     """How many steps the server has of each run that it knows, and the run's state there, by run id."""
     api.flush()
     path = "/".join([os.environ.get("WANDB_ENTITY") or api.default_entity, project()])
-    runs = api.runs(path, filters={"name": {"$in": [run_id(sending.entry.experiment) for sending in batch]}}, per_page=len(batch))
+    runs = api.runs(path, filters={"name": {"$in": [sending.subject.id for sending in batch]}}, per_page=len(batch))
     try:
         return {run.id: (run.lastHistoryStep + 1, run.state) for run in runs}
     except ValueError as error:
@@ -200,12 +204,12 @@ def steps_on_server(api: Any, batch: Sequence[Sending]) -> dict[str, tuple[int, 
 def send(api: Any, batch: Sequence[Sending], workers: int, scratch: Path) -> list[str]:
     """Sends a batch side by side; what went wrong with each, empty where it arrived."""
     known = steps_on_server(api, batch)
-    held = [contents(sending.entry.experiment) for sending in batch]
+    held = [sending.subject.contents() for sending in batch]
     with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as place:
         prepared, damage = [], []
         for sending in batch:
             try:
-                prepared.append(prepare(sending, known.get(run_id(sending.entry.experiment)), Path(place)))
+                prepared.append(prepare(sending, known.get(sending.subject.id), Path(place)))
                 damage.append("")
             except (InputError, OSError) as error:
                 prepared.append(sending)
@@ -216,31 +220,30 @@ def send(api: Any, batch: Sequence[Sending], workers: int, scratch: Path) -> lis
         time.sleep(1)
     problems = [damaged or (problem and problem + (f" ({said})" if said else "")) for problem, damaged in zip(problems, damage)]
     for sending, problem, before in zip(prepared, problems, held):
-        if not problem and before == contents(sending.entry.experiment):
-            write_record(sending.entry.experiment, sending.folder.name if sending.folder else "", destination())
+        if not problem and before == sending.subject.contents():
+            write_record(sending.subject, sending.folder.name if sending.folder else "", destination())
     return [f"NOT SENT: {problem}" if problem else "" for problem in problems]
 
 
 def problems_of(batch: Sequence[Sending], known: dict[str, tuple[int, str]]) -> list[str]:
     problems = []
     for sending in batch:
-        steps, at = known.get(run_id(sending.entry.experiment), (0, "unknown"))
-        lacking = steps < sending.steps or at in ("unknown", "running", "pending")
-        problems.append(f"the server has {steps} of {sending.steps} steps, the run is {at} there" if lacking else "")
+        steps, at = known.get(sending.subject.id, (0, "unknown"))
+        lacking = steps < sending.subject.n_steps() or at in ("unknown", "running", "pending")
+        problems.append(f"the server has {steps} of {sending.subject.n_steps()} steps, the run is {at} there" if lacking else "")
     return problems
 
 
 def prepare(sending: Sending, known: tuple[int, str] | None, place: Path) -> Sending:
     """The run with the folder to send: the client's record where complete and the server knows no run, else a new one in `place`."""
-    experiment = sending.entry.experiment
-    record = read_record(experiment)
-    if known is None and record is not None and record["folder"].startswith("offline-run-"):
-        folder = experiment.directory / "wandb" / record["folder"]
+    subject = sending.subject
+    record = read_record(subject)
+    if known in (None, (0, "pending")) and record is not None and record["folder"].startswith("offline-run-"):
+        folder = subject.directory / "wandb" / record["folder"]
         if any(folder.glob("*.wandb")):
             return replace(sending, folder=folder)
-    found = state(experiment).name
-    run = WandbRun(experiment, sending.tags, False, place, known[0] if known else 0)
-    run.finish({"done": 0, "trained": 0, "failed": 1}.get(found, COME_AGAIN))
+    run = WandbRun(subject, False, place, known[0] if known else 0)
+    run.finish(subject.exit_code())
     return replace(sending, folder=run.folder)
 
 

@@ -1,4 +1,4 @@
-"""W&B: one run per experiment, online where there is an account and a server that answers, else offline. Training never waits for it.
+"""W&B: one run per experiment or trial, online where there is an account and a server that answers, else offline. Training never waits for it.
 
 The loop tells a tracker what happens and never asks whether there is one. A thread of the tracker's own talks to the client, so a
 server that is gone, hangs or refuses holds nothing up, and no error of the client reaches the training. The local record is
@@ -12,17 +12,16 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from data.compositions import n_corruptions
 from errors import COME_AGAIN
-from train.entry import Experiment
-from train.run import evaluated, read_json, read_jsonl, resolved, write_json
+from train.run import read_json, write_json
+from train.subject import Subject, Table, values_of
 
 PROJECT = "palimpsest"
 # How long the server may take to answer before the run goes offline.
@@ -45,14 +44,14 @@ def notice(text: str) -> None:
 
 
 class WandbRun:
-    """An experiment's W&B run. Its calls may wait and may raise whatever the client raises.
+    """The W&B run of a subject. Its calls may wait and may raise whatever the client raises.
 
-    It starts with all that the run directory holds. `known` is for a record that `wandb sync` adds to a run of which the server has
-    that many steps: it holds the others alone, counted from 0, as `wandb sync` goes on counting where the server's history ends.
+    It starts with all that the subject's files hold, and lies in `place`. `known` is for a record that `wandb sync` adds to a run of which
+    the server has that many steps: it holds the others alone, counted from 0, as `wandb sync` goes on counting where the server's history ends.
     """
 
-    def __init__(self, experiment: Experiment, tags: Sequence[str], online: bool, place: Path, known: int = 0):
-        self.experiment, self.online, self.shift = experiment, online, known
+    def __init__(self, subject: Subject, online: bool, place: Path, known: int = 0):
+        self.subject, self.online, self.shift = subject, online, known
         for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
             os.environ.setdefault(variable, str(place / "wandb" / variable.split("_")[1].lower()))
         import wandb
@@ -60,19 +59,16 @@ class WandbRun:
         self.run = wandb.init(
             mode="online" if online else "offline",
             project=project(),
-            group=" ".join(filter(None, [experiment.dataset, experiment.study])),
-            job_type=experiment.method,
-            name=experiment.name,
-            id=run_id(experiment),
+            id=subject.id,
             resume="allow",
             reinit="create_new",
-            tags=sorted({*experiment.tags, *tags}),
-            config=resolved(experiment),
             dir=str(place),
             settings=wandb.Settings(
                 init_timeout=ANSWER_SECONDS, finish_timeout=max(1, FINISH_SECONDS - MARGIN_SECONDS), finish_timeout_raises=True,
                 silent=True, console="off", disable_git=True, disable_code=True,
+                sweep_id=subject.sweep or None, stop_fn=stop_this_process if subject.sweep else None,
             ),
+            **subject.arguments(),
         )  # fmt: skip
         self.folder = Path(self.run.dir).parent
         # The last step that is told: a step is never told twice.
@@ -89,68 +85,40 @@ class WandbRun:
             raise
 
     def catch_up(self) -> None:
-        """Tells what the run directory holds and was not told: rows, the facts about the training, the evaluation."""
-        experiment = self.experiment
-        for step, row in enumerate(read_jsonl(experiment.directory / "metrics.jsonl")):
-            self.epoch(row, step)
-        self.summary(read_json(experiment.directory / "done.json") or {})
-        if experiment.is_system and evaluated(experiment):
-            self.evaluation()
+        """Tells what the subject's files hold and was not told."""
+        for step, values in enumerate(self.subject.steps()):
+            self.log(values, step)
+        self.run.summary.update(self.subject.summary())
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
         """Logs values as one step, unless that step or a later one is there already."""
         if step > self.last:
             # One that fails is not tried again: with a server that is gone, the client ponders over a table for 20 s.
             self.last = step
-            self.run.log(dict(values), step=step - self.shift)
+            self.run.log({key: client_form(value) for key, value in values.items()}, step=step - self.shift)
 
-    def epoch(self, row: Mapping[str, Any], step: int) -> None:
-        """Logs a row of metrics.jsonl: training curves, or those of a level of the search."""
-        keys = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
-        curves = {key.replace("_", "/", 1): row[key] for key in keys if key in row}
-        if row["stage"] != "train":
-            curves = {f"search/{row['stage'].removeprefix('search-')}/{key}": value for key, value in curves.items()}
-        self.log(curves | {"epoch": row["epoch"], "lr": row["lr"], "images_per_second": row["images_per_second"]}, step)
-
-    def summary(self, values: Mapping[str, Any]) -> None:
-        """Sets values of the run's summary."""
-        self.run.summary.update(dict(values))
-
-    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
-        """Logs a W&B table as one step, likewise."""
-        if step > self.last:
-            import wandb
-
-            self.log({key: wandb.Table(columns=list(columns), data=list(rows))}, step)
-
-    def evaluation(self) -> None:
-        """Logs the finished evaluation: the accuracy of every composition, the means by number of corruptions, and one table."""
-        import h5py
-
-        with h5py.File(self.experiment.directory / "evaluation" / f"{self.experiment.testing.key}.h5") as file:
-            names = [name.decode() for name in file["composition"][()]]
-            accuracies, losses = file["accuracy"][()].tolist(), file["loss"][()].tolist()
-            n = int(file.attrs["n"])
-        values = {f"composition/{name}/accuracy": accuracy for name, accuracy in zip(names, accuracies)}
-        counts = [n_corruptions(tuple(name.split("-"))) for name in names]
-        for count in sorted(set(counts)):
-            group = [accuracy for accuracy, own in zip(accuracies, counts) if own == count]
-            values[f"corruptions/{count}/accuracy"] = sum(group) / len(group)
-        values["compositions/accuracy"] = sum(accuracies) / len(accuracies)
-        step = len(read_jsonl(self.experiment.directory / "metrics.jsonl"))
-        self.log(values, step)
-        self.summary(values)
-        rows = [list(row) for row in zip(names, counts, accuracies, losses, [n] * len(names))]
-        self.table("compositions", ["composition", "n_corruptions", "accuracy", "loss", "n"], rows, step + 1)
-
-    def finish(self, exit_code: int) -> None:
-        """Ends the run: finished (0), failed, or, where it goes on later (COME_AGAIN), preempted.
+    def finish(self, exit_code: int, preempted: bool = True) -> None:
+        """Ends the run: finished (0), failed, or, where it goes on later (COME_AGAIN), preempted (or else killed).
 
         Waits for the uploads; TimeoutError where they do not end.
         """
-        if exit_code == COME_AGAIN:
+        if exit_code == COME_AGAIN and preempted:
             self.run.mark_preempting()
         self.run.finish(exit_code=exit_code)
+
+
+def client_form(value: Any) -> Any:
+    """A logged value as the client takes it."""
+    if not isinstance(value, Table):
+        return value
+    import wandb
+
+    return wandb.Table(columns=list(value.columns), data=list(value.rows))
+
+
+def stop_this_process() -> None:
+    """What the server's wish to stop a trial does: the training saves and ends."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Tracker:
@@ -160,8 +128,8 @@ class Tracker:
     W&B record holds when it ends well is noted in wandb/record.json.
     """
 
-    def __init__(self, experiment: Experiment, directory: Path, tags: tuple[str, ...] = ()):
-        self._experiment, self._directory, self._tags = experiment, directory, tags
+    def __init__(self, subject: Subject):
+        self._subject = subject
         self._calls: queue.SimpleQueue[Callable[[WandbRun], None] | None] = queue.SimpleQueue()
         self._whole, self._over, self._restarts = True, False, RESTARTS
         self._service: subprocess.Popen | None = None
@@ -174,10 +142,10 @@ class Tracker:
 
     def epoch(self, row: Mapping[str, Any], step: int) -> None:
         """Logs a row of metrics.jsonl as a step. Steps are given, so a resumed run that computes a row again cannot log it twice."""
-        self._tell(lambda run: run.epoch(row, step))
+        self._tell(lambda run: run.log(values_of(row), step))
 
-    def finish(self, exit_code: int = 0, seconds: float | None = None) -> None:
-        """Ends the run as WandbRun.finish does, after all that the run directory holds, so an evaluation need not be told.
+    def finish(self, exit_code: int = 0, seconds: float | None = None, preempted: bool = True) -> None:
+        """Ends the run as WandbRun.finish does, after all that the subject's files hold, so an evaluation need not be told.
 
         In at most `seconds` (default: FINISH_SECONDS, or STOP_SECONDS for COME_AGAIN): uploads that take longer are cut off, and
         can be sent later.
@@ -186,7 +154,7 @@ class Tracker:
             return
         seconds = (STOP_SECONDS if exit_code == COME_AGAIN else FINISH_SECONDS) if seconds is None else seconds
         self._tell(WandbRun.catch_up)
-        self._tell(lambda run: self._end(run, exit_code))
+        self._tell(lambda run: self._end(run, exit_code, preempted))
         self._calls.put(None)
         try:
             self._thread.join(seconds)
@@ -238,7 +206,7 @@ class Tracker:
         """The run, offline where it cannot be online; None where the client does not work at all."""
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         os.environ.setdefault("WANDB_SILENT", "true")
-        place = self._directory / "wandb"
+        place = self._subject.directory / "wandb"
         try:
             place.mkdir(exist_ok=True)
             import wandb
@@ -249,7 +217,7 @@ class Tracker:
             return None
         while True:
             try:
-                run = WandbRun(self._experiment, self._tags, online, self._directory)
+                run = WandbRun(self._subject, online, self._subject.directory)
                 self._service = service()
                 return run
             except (Exception, SystemExit) as error:
@@ -268,21 +236,16 @@ class Tracker:
             notice(f"W&B: {problem}; this run is recorded offline")
         return not problem
 
-    def _end(self, run: WandbRun, exit_code: int) -> None:
-        run.finish(exit_code)
+    def _end(self, run: WandbRun, exit_code: int, preempted: bool) -> None:
+        run.finish(exit_code, preempted)
         if self._whole:
-            write_record(self._experiment, run.folder.name, destination() if run.online else "")
+            write_record(self._subject, run.folder.name, destination() if run.online else "")
 
     def _fail(self, problem: str) -> None:
         """Notes that the W&B run lacks something; says so the first time."""
         if self._whole:
             self._whole = False
             notice(f"W&B: {problem}; the run itself goes on, `python -m train sync` sends it to W&B later")
-
-
-def run_id(experiment: Experiment) -> str:
-    """The id of an experiment's W&B run."""
-    return experiment.hash[:16]
 
 
 def project() -> str:
@@ -294,26 +257,17 @@ def destination() -> str:
     return "/".join([os.environ.get("WANDB_BASE_URL", ""), os.environ.get("WANDB_ENTITY", ""), project()])
 
 
-def contents(experiment: Experiment) -> dict[str, Any]:
-    """What the run directory holds for W&B: how many rows, whether the training is done, which evaluation."""
-    return {
-        "rows": len(read_jsonl(experiment.directory / "metrics.jsonl")),
-        "done": (experiment.directory / "done.json").exists(),
-        "evaluation": experiment.testing.key if experiment.is_system and evaluated(experiment) else "",
-    }
-
-
-def write_record(experiment: Experiment, folder: str, sent: str) -> None:
-    """Notes that the W&B folder holds all that the run directory does now, and where that was sent (empty: nowhere yet)."""
-    place = experiment.directory / "wandb"
+def write_record(subject: Subject, folder: str, sent: str) -> None:
+    """Notes that the W&B folder holds all that the subject's files do now, and where that was sent (empty: nowhere yet)."""
+    place = subject.directory / "wandb"
     place.mkdir(exist_ok=True)
-    write_json(place / "record.json", {"contents": contents(experiment), "folder": folder, "sent": sent})
+    write_json(place / "record.json", {"contents": subject.contents(), "folder": folder, "sent": sent})
 
 
-def read_record(experiment: Experiment) -> dict[str, Any] | None:
-    """The note about the run's W&B record, if that is complete as of now."""
-    now = contents(experiment)
-    record = read_json(experiment.directory / "wandb" / "record.json")
+def read_record(subject: Subject) -> dict[str, Any] | None:
+    """The note about the W&B record, if that is complete as of now."""
+    now = subject.contents()
+    record = read_json(subject.directory / "wandb" / "record.json")
     return record if record and record["contents"] == now else None
 
 

@@ -14,13 +14,14 @@ from torch.nn.functional import interpolate
 import info_dicts
 from configs.__main__ import FOLDER, committed, main
 from configs.lists import LISTS
-from configs.recipes import PUBLISHED, RECIPES, SEEDS
+from configs.recipes import PUBLISHED, RECIPES
 from data import datasets
 from data.compositions import ELEMENTALS
 from models.networks import build_autoencoder, build_module, build_network
 from tests.train.runs import CPU, pretend
 from tests.train.test_published_networks import takes_a_step
 from train.build import build
+from train.entry import SEEDS
 from train.evaluation import evaluate, load_systems
 from train.fields import Evaluation
 from train.lists import read

@@ -15,7 +15,8 @@ from tests.train.wandb_runs import assert_complete, experiment, finished, wait_u
 from tests.wandb_server.server import HANG, WandbServer
 from train.lists import read
 from train.lock import Lock
-from train.tracking import FINISH_SECONDS, contents, read_record, run_id
+from train.subject import ExperimentSubject, run_id
+from train.tracking import FINISH_SECONDS, read_record
 
 ENTRY = {"dataset": 0, "method": "Identity", "lr": 0.1, "epochs": 5}
 
@@ -39,12 +40,13 @@ def track(made, first, last, code=None, mode="online", cut=lambda: None):
     script = f"""
 import os, signal, time
 from tests.train.wandb_runs import experiment, row, write_end, write_rows
+from train.subject import ExperimentSubject
 from train.tracking import Tracker
 from train import tracking
 tracking.FINISH_SECONDS, tracking.MARGIN_SECONDS = 3, 1
 made = experiment({made.seed})
 write_rows(made, {first - 1})
-tracker = Tracker(made, made.directory)
+tracker = Tracker(ExperimentSubject(made))
 for epoch in range({first}, {last} + 1):
     write_rows(made, epoch)
     tracker.epoch(row(epoch), epoch - 1)
@@ -115,7 +117,7 @@ print(json.dumps([run.state, run.config["lr"], run.summary["compositions/accurac
 def test_an_offline_record_that_is_whole_is_sent_as_it_is(online, tmp_path):
     made = experiment()
     track(made, 1, 5, 0, "offline")
-    folder = read_record(made)["folder"]
+    folder = read_record(ExperimentSubject(made))["folder"]
     assert folder.startswith("offline-run-")
     assert sync(write_list(tmp_path / "mine.yaml", [0])).returncode == 0
     assert_complete(online.run(run_id(made)))
@@ -156,7 +158,7 @@ def test_a_run_whose_server_died_in_the_middle_is_sent_later(online, tmp_path, m
     made = experiment()
     track(made, 1, 3, COME_AGAIN)
     track(made, 4, 5, 0, cut=online.stop)
-    assert read_record(made) is None
+    assert read_record(ExperimentSubject(made)) is None
     online.start()
     assert len(online.run(run_id(made))["history"]) == 3
     monkeypatch.setenv("WANDB_MODE", "online")
@@ -243,7 +245,7 @@ def test_killed_in_the_middle_and_started_again(online, tmp_path):
     wait_until(lambda: online.counts["file_stream"] >= 6)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not all(read_record(run) for run in made)
+    assert not all(read_record(ExperimentSubject(run)) for run in made)
     # What it started ends with it.
     time.sleep(1)
     before = online.counts["file_stream"]
@@ -262,14 +264,14 @@ def test_a_training_whose_server_dies_ends_by_itself_and_is_sent_later(online, t
     made = read(path)[0].experiment
     command = [sys.executable, "-m", "tests.train.tiny", str(path), "--index", "0"]
     training = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: online.runs() and contents(made)["rows"] > 2)
+    wait_until(lambda: online.runs() and ExperimentSubject(made).contents()["rows"] > 2)
     online.stop()
     start = time.monotonic()
     _, told = training.communicate(timeout=200)
     assert training.returncode == 0
     assert time.monotonic() - start < FINISH_SECONDS + 30
     assert len(told.splitlines()) == 1
-    assert contents(made) == {"rows": 25, "done": True, "evaluation": made.testing.key}
+    assert ExperimentSubject(made).contents() == {"rows": 25, "done": True, "evaluation": made.testing.key}
     online.start()
     assert sync(path).returncode == 0
     stored = online.run(run_id(made))

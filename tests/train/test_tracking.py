@@ -14,7 +14,8 @@ from errors import COME_AGAIN
 from tests.train.wandb_runs import assert_complete, experiment, row, wait_until, write_end, write_rows
 from tests.wandb_server.server import HANG, WandbServer
 from train import tracking
-from train.tracking import Tracker, contents, read_record, run_id
+from train.subject import ExperimentSubject, run_id
+from train.tracking import Tracker, read_record
 
 # Generous on a busy machine; a blocked call or end would take longer still. IMPATIENT is for ends that must be cut off.
 BLOCKED = 1
@@ -52,7 +53,7 @@ def end(tracker, made, code=0):
 def begin(made):
     write_rows(made, 0)
     start = time.monotonic()
-    tracker = Tracker(made, made.directory, ("list",))
+    tracker = Tracker(ExperimentSubject(made, ("list",)))
     assert time.monotonic() - start < BLOCKED
     return tracker
 
@@ -71,7 +72,7 @@ def test_a_run_arrives_whole(online, capfd):
         ["list"],
     )
     assert any(name.startswith("media/table/compositions") for name in stored["files"])
-    assert read_record(made)["sent"] == tracking.destination()
+    assert read_record(ExperimentSubject(made))["sent"] == tracking.destination()
     assert online.errors == []
     assert capfd.readouterr().err == ""
     assert not tracking.service_runs()
@@ -83,7 +84,7 @@ def test_a_run_that_was_told_to_stop_goes_on(online, capfd):
     tell(tracker, made, 1, 3)
     tracker.finish(COME_AGAIN)
     assert online.run(run_id(made))["state"] == "preempted"
-    tracker = Tracker(made, made.directory, ("list",))
+    tracker = Tracker(ExperimentSubject(made, ("list",)))
     # The epoch after the checkpoint is computed again.
     tell(tracker, made, 3, 4)
     wait_until(lambda: online.run(run_id(made))["state"] == "running")
@@ -127,7 +128,7 @@ def test_a_server_that_fails_in_the_middle_holds_nothing_up(online, monkeypatch,
     told = [line for line in capfd.readouterr().err.splitlines() if line]
     assert len(told) == 1
     assert "`python -m train sync` sends it to W&B later" in told[0]
-    assert read_record(made) is None
+    assert read_record(ExperimentSubject(made)) is None
     assert not tracking.service_runs()
 
 
@@ -141,7 +142,7 @@ def test_a_server_that_fails_from_the_start_makes_the_run_an_offline_one(online,
     told = [line for line in capfd.readouterr().err.splitlines() if line]
     assert len(told) == 1
     assert "recorded offline" in told[0]
-    record = read_record(made)
+    record = read_record(ExperimentSubject(made))
     assert record["sent"] == ""
     online.recover()
     if failure == "dies":
@@ -165,7 +166,7 @@ def test_a_host_that_swallows_packets_makes_the_run_an_offline_one(online, monke
     tell(tracker, made, 1, 5)
     assert end(tracker, made) < ANSWER + FINISH
     assert "does not answer (timed out)" in capfd.readouterr().err
-    assert read_record(made)["folder"].startswith("offline-run-")
+    assert read_record(ExperimentSubject(made))["folder"].startswith("offline-run-")
     for opened in (silent, *clients):
         opened.close()
 
@@ -189,7 +190,7 @@ def test_the_record_is_whole_though_the_service_was_killed(online, monkeypatch, 
     os.kill(tracking.service().pid, number)
     tell(tracker, made, 3, 5)
     end(tracker, made)
-    record = read_record(made)
+    record = read_record(ExperimentSubject(made))
     assert capfd.readouterr().err == ""
     if mode == "offline":
         sync(made.directory / "wandb" / record["folder"])
@@ -220,11 +221,11 @@ def test_a_record_is_complete_only_for_what_it_holds(online):
     made = experiment()
     write_rows(made, 3)
     (made.directory / "wandb").mkdir()
-    tracking.write_record(made, "offline-run-1", "")
-    assert contents(made) == {"rows": 3, "done": False, "evaluation": ""}
-    assert read_record(made)["folder"] == "offline-run-1"
+    tracking.write_record(ExperimentSubject(made), "offline-run-1", "")
+    assert ExperimentSubject(made).contents() == {"rows": 3, "done": False, "evaluation": ""}
+    assert read_record(ExperimentSubject(made))["folder"] == "offline-run-1"
     write_rows(made, 4)
-    assert read_record(made) is None
+    assert read_record(ExperimentSubject(made)) is None
     write_end(made)
-    assert contents(made) == {"rows": 4, "done": True, "evaluation": made.testing.key}
+    assert ExperimentSubject(made).contents() == {"rows": 4, "done": True, "evaluation": made.testing.key}
     assert json.loads((made.directory / "wandb" / "record.json").read_text())["contents"]["rows"] == 3

@@ -162,9 +162,10 @@ class Schema:
             rows = [row for row in store.history(own) if minStep <= row.get("_step", 0) < maxStep]
             return [json.dumps(row) for row in thinned(rows, samples)]
 
-        def sampled(specs: list[str], **_: Any) -> list[list[dict[str, Any]]]:
+        def sampled(specs: str | list[str], **_: Any) -> list[list[dict[str, Any]]]:
             answers = []
-            for spec in map(json.loads, specs):
+            # GraphQL takes one value for a list of one.
+            for spec in map(json.loads, [specs] if isinstance(specs, str) else specs):
                 keys = spec.get("keys") or []
                 rows = [{key: row[key] for key in keys} for row in store.history(own) if all(key in row for key in keys)]
                 answers.append(thinned(rows, spec.get("samples") or 500))
@@ -264,8 +265,12 @@ class Schema:
         run = self.store.run_of_id(id)
         if run is None:
             raise Missing("run not found")
-        self.store.save_run(run | {"stop": True})
+        self.stop_run(run)
         return {"clientMutationId": None, "success": True}
+
+    def stop_run(self, run: dict[str, Any]) -> None:
+        """From now on the run is told to stop; one that waits for an agent to go on will not. No start takes that back."""
+        self.store.save_run(run | {"stop": True, "state": "killed" if run["state"] == "preempted" else run["state"]})
 
     def mutation_createRunFiles(self, entityName: str, projectName: str, runName: str, files: Sequence[str], **_: Any) -> dict[str, Any]:
         run = self.store.run(entityName, projectName, runName)
@@ -348,6 +353,7 @@ class Schema:
                 run |= {"preempting": True, "state": "preempting"}
             if body.get("complete"):
                 run["exitcode"] = body.get("exitcode", 0)
-                run["state"] = "finished" if run["exitcode"] == 0 else "preempted" if run["preempting"] else "failed"
+                ended = "killed" if run["stop"] else "preempted" if run["preempting"] else "failed"
+                run["state"] = "finished" if run["exitcode"] == 0 else ended
             self.store.save_run(run)
             return {"exitcode": None, "limits": {}, "stopped": run["stop"]}

@@ -1,4 +1,4 @@
-"""A W&B server on the loopback interface for the tests: the real client logs, reads and syncs with it. It can fail on purpose."""
+"""A W&B server on the loopback interface for the tests: the real client logs, reads, syncs and sweeps with it. It can fail on purpose."""
 
 import gzip
 import json
@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+import yaml
+
 from tests.wandb_server.graphql import Unsupported, execute, parse
-from tests.wandb_server.schema import Missing, Schema
-from tests.wandb_server.store import Store
+from tests.wandb_server.schema import Missing
+from tests.wandb_server.store import Store, identifier
+from tests.wandb_server.sweeps import SweepSchema
 
 HANG = 0
 KEY = "0" * 40
@@ -49,7 +52,7 @@ class WandbServer:
     def start(self) -> "WandbServer":
         self._http = _Http(self, self.port)
         self.port = self._http.server_address[1]
-        self.schema = Schema(self.store, self.entity, self.url)
+        self.schema = SweepSchema(self.store, self.entity, self.url)
         threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
@@ -92,6 +95,28 @@ class WandbServer:
     def runs(self, project: str = "palimpsest") -> list[str]:
         """The ids of a project's runs."""
         return [run["name"] for run in self.store.runs(self.entity, project)]
+
+    def sweeps(self, project: str = "palimpsest") -> list[str]:
+        """The ids of a project's sweeps."""
+        return [sweep["name"] for sweep in self.store.sweeps(self.entity, project)]
+
+    def sweep(self, sweep_id: str) -> dict[str, Any]:
+        """A sweep as stored (state, name, project, ...) with its `config` as a dictionary and its `runs` as stored, the oldest first.
+
+        A run's `args` are its point, its `agent` the id of the agent that has or had it. Missing where there is no such sweep.
+        """
+        found = self.schema.found(sweep_id)
+        return found | {"config": yaml.safe_load(found["config"]), "runs": self.store.sweep_runs(found)}
+
+    def cancel(self, sweep_id: str) -> None:
+        """Cancels a sweep, as `wandb sweep --cancel` does."""
+        with self.store.lock:
+            self.schema.mutation_upsertSweep(sweep_id, state="CANCELED")
+
+    def stop_run(self, name: str, project: str = "palimpsest") -> None:
+        """Tells a run to stop, as the web page's button does. Missing where there is no such run."""
+        with self.store.lock:
+            self.schema.mutation_stopRun(identifier("run", name, project, self.entity))
 
     def respond(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
         """Status and answer (bytes, or what becomes JSON) of a request."""

@@ -1,4 +1,4 @@
-"""What the server keeps, in SQLite: runs, the lines of their file streams, and files."""
+"""What the server keeps, in SQLite: runs, the lines of their file streams, files, sweeps and their agents."""
 
 import base64
 import json
@@ -14,9 +14,12 @@ create table if not exists runs(
 );
 create table if not exists lines(run text, stream text, number integer, line text, primary key(run, stream, number));
 create table if not exists files(owner text, name text, body blob, primary key(owner, name));
+create table if not exists sweeps(id text primary key, entity text, project text, name text unique, record text);
+create table if not exists agents(id text primary key, sweep text, record text);
 """
-# How long a run may go without a word before it counts as crashed, in seconds, as on the real server.
+# How long a run may go without a word, in seconds, and what it counts as then, as on the real server.
 CRASHED_AFTER = 300.0
+SILENT = {"running": "crashed", "preempting": "preempted"}
 
 
 def identifier(*parts: str) -> str:
@@ -55,6 +58,8 @@ class Store:
             "host": None,
             "commit": None,
             "sweep": None,
+            "args": {},
+            "agent": None,
         }
         self.save_run(run)
         return run
@@ -71,7 +76,7 @@ class Store:
 
     def runs(self, entity: str, project: str) -> list[dict[str, Any]]:
         """The runs of a project, the oldest first."""
-        found = self.rows("select record from runs where entity=? and project=? order by created", entity, project)
+        found = self.rows("select record from runs where entity=? and project=? order by created, rowid", entity, project)
         return [self._as_of_now(json.loads(record)) for (record,) in found]
 
     def projects(self, entity: str) -> list[str]:
@@ -86,9 +91,39 @@ class Store:
         return self._as_of_now(json.loads(found[0][0])) if found else None
 
     def _as_of_now(self, run: dict[str, Any]) -> dict[str, Any]:
-        if run["state"] == "running" and time.time() - run["heard"] > CRASHED_AFTER:
-            run["state"] = "crashed"
+        if run["state"] in SILENT and time.time() - run["heard"] > CRASHED_AFTER:
+            run["state"] = "killed" if run["stop"] else SILENT[run["state"]]
         return run
+
+    def save_sweep(self, sweep: dict[str, Any]) -> None:
+        values = (sweep["id"], sweep["entity"], sweep["project"], sweep["name"], json.dumps(sweep))
+        self.rows("insert into sweeps values(?,?,?,?,?) on conflict(id) do update set record=excluded.record", *values)
+
+    def sweep(self, sweep: str) -> dict[str, Any] | None:
+        """By its id or its name."""
+        found = self.rows("select record from sweeps where ? in (id, name)", sweep)
+        return json.loads(found[0][0]) if found else None
+
+    def sweeps(self, entity: str, project: str) -> list[dict[str, Any]]:
+        """The sweeps of a project, the oldest first."""
+        found = self.rows("select record from sweeps where entity=? and project=? order by rowid", entity, project)
+        return [json.loads(record) for (record,) in found]
+
+    def sweep_runs(self, sweep: dict[str, Any]) -> list[dict[str, Any]]:
+        """The runs of a sweep, the oldest first."""
+        return [run for run in self.runs(sweep["entity"], sweep["project"]) if run["sweep"] == sweep["name"]]
+
+    def save_agent(self, agent: dict[str, Any]) -> None:
+        values = (agent["id"], agent["sweep"], json.dumps(agent))
+        self.rows("insert into agents values(?,?,?) on conflict(id) do update set record=excluded.record", *values)
+
+    def agent(self, agent_id: str) -> dict[str, Any] | None:
+        found = self.rows("select record from agents where id=?", agent_id)
+        return json.loads(found[0][0]) if found else None
+
+    def agents(self, sweep_id: str) -> list[dict[str, Any]]:
+        """The agents of a sweep, the oldest first."""
+        return [json.loads(record) for (record,) in self.rows("select record from agents where sweep=? order by rowid", sweep_id)]
 
     def put_lines(self, run_id: str, stream: str, offset: int, lines: list[str]) -> None:
         with self.lock:

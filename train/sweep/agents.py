@@ -1,0 +1,100 @@
+"""An agent of a W&B sweep: the client's own, watched, so that what it hides is seen.
+
+The client's agent ends with exit code 0 however many of its trials failed, and by its own count gives up after three failures in its first
+minute, also where these trials diverged, which is a result of a search. This one counts the trials' own records.
+"""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from errors import InputError, Interrupted, RunError
+from train.sweep.trials import read_trial, sweep_folder
+
+# After that many failures in a row (of trials that did not merely diverge) the agent is ended: something is wrong with this machine.
+FAILURES = 3
+# Where its trials find out whether their agent was told to stop; else it was the sweep that stopped them.
+MARK = "PALIMPSEST_AGENT"
+
+
+def was_told() -> bool:
+    """Whether the agent of this trial was told to stop; so it is taken, too, of an agent that nobody watches."""
+    mark = os.environ.get(MARK)
+    return not mark or Path(mark).exists()
+
+
+def parse_sweep(text: str) -> tuple[str, str, str]:
+    """Entity, project and id of a W&B sweep; InputError where the text has another form."""
+    words = text.split("/")
+    if len(words) != 3 or not all(words):
+        raise InputError(f"{text}: must be a W&B sweep as ENTITY/PROJECT/ID, as `wandb sweep` prints it")
+    return words[0], words[1], words[2]
+
+
+def run_agent(sweep: str, count: int | None) -> None:
+    """Runs trials of a sweep until it has no more, or `count`; each agent one at a time.
+
+    RunError where its trials keep failing or the client ends with an error; Interrupted where it was told to stop: its trial has saved and went
+    back to the sweep, and whoever asks next goes on with it.
+    """
+    sweep_id = parse_sweep(sweep)[2]
+    folder = sweep_folder(sweep_id)
+    own = folder / "agents" / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    own.mkdir(parents=True)
+    mark = own / "told"
+    environment = os.environ | {
+        MARK: str(mark), "WANDB_DIR": str(own), "WANDB_AGENT_DISABLE_FLAPPING": "true", "WANDB_AGENT_MAX_INITIAL_FAILURES": "1000000",
+    }  # fmt: skip
+    # The interpreter of this process is the `python` of the file's command.
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
+    limit = [] if count is None else ["--count", str(count)]
+    process = subprocess.Popen([sys.executable, "-m", "wandb", "agent", "--forward-signals", *limit, sweep], env=environment)
+
+    def hand_on(number: int, frame: object) -> None:
+        # Once: the client kills its trial when it is told for the third time.
+        if not mark.exists():
+            mark.touch()
+            process.send_signal(signal.SIGTERM)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, hand_on)
+    gave_up = False
+    while process.poll() is None:
+        time.sleep(0.5)
+        if not gave_up and failing(endings(folder, own, sweep_id)[:-1]):
+            gave_up = True
+            process.terminate()
+    states = [state for state, _ in endings(folder, own, sweep_id)]
+    tally = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    print(f"agent of {sweep}: {len(states)} trials{f' ({tally})' if tally else ''}", flush=True)
+    if mark.exists():
+        raise Interrupted(f"agent of {sweep}: its trial is saved and goes on with whoever asks the sweep next")
+    if gave_up or (states and states.count("failed") == len(states)):
+        error = next(error for state, error in reversed(endings(folder, own, sweep_id)) if state == "failed")
+        raise RunError(f"agent of {sweep}: {states.count('failed')} of {len(states)} trials failed, the last one: {error}")
+    if process.returncode:
+        raise RunError(f"agent of {sweep}: the client ended with exit code {process.returncode}")
+
+
+def endings(folder: Path, own: Path, sweep_id: str) -> list[tuple[str, str]]:
+    """State and error of the trials that an agent started, in order; the client leaves a file for each, also where the trial never got to its own."""
+    started = sorted((own / "wandb" / f"sweep-{sweep_id}").glob("config-*.yaml"), key=lambda path: path.stat().st_mtime)
+    found = []
+    for path in started:
+        trial = read_trial(folder / path.stem.removeprefix("config-"))
+        mine = trial is not None and trial.agent == str(own / "told")
+        found.append(
+            (trial.state, trial.error) if trial is not None and mine else ("failed", "it ended before it began; see the agent's output")
+        )
+    return found
+
+
+def failing(trials: Sequence[tuple[str, str]]) -> bool:
+    """Whether the last trials failed, one after the other."""
+    return len(trials) >= FAILURES and all(state == "failed" for state, _ in trials[-FAILURES:])

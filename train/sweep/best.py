@@ -1,0 +1,226 @@
+"""What came out of a search: the winner as an entry, all trials as CSV, and the winner as a list with all seeds.
+
+The winner is the trial with the best value of the search's metric among those that were done; of equals the one whose values come first in
+canonical JSON, so that it does not depend on who finished first.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from errors import InputError, RunError
+from train.entry import SEEDS
+from train.fields import FieldError
+from train.run import write_atomically
+from train.sweep.entry import class_of, experiments_of
+from train.sweep.metrics import Metric, metrics_of
+from train.sweep.trials import read_trials, sweeps_root
+
+# How a run's state at W&B is called here, where its own record does not say so.
+AT_WANDB = {"finished": "done", "preempted": "stopped", "preempting": "stopped", "killed": "stopped", "pending": "not begun"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """A trial as it ended: searched and fixed values by dotted name, its entry, and the metric (None where it was not done)."""
+
+    id: str
+    state: str
+    values: dict[str, Any]
+    entry: dict[str, Any]
+    value: float | None
+    seconds: float | None = None
+    experiments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A search and its trials."""
+
+    name: str
+    source: str
+    metric: Metric
+    results: list[Result]
+
+    def winner(self) -> Result:
+        """The best trial; RunError where none was done."""
+        sign = -1 if self.metric.goal == "maximize" else 1
+        done = [
+            (sign * result.value, json.dumps(result.values, sort_keys=True), result) for result in self.results if result.value is not None
+        ]
+        if not done:
+            raise RunError(f"{self.source}: none of {len(self.results)} trials is done, so there is no best one")
+        return min(done, key=lambda item: item[:2])[2]
+
+
+def read_outcome(source: str) -> Outcome:
+    """The search that a source names: a W&B sweep (ENTITY/PROJECT/ID), or the file of a local one. InputError where there is none."""
+    if Path(source).exists() or source.endswith((".yaml", ".yml")):
+        return local_outcome(source)
+    return server_outcome(source)
+
+
+def local_outcome(path: str) -> Outcome:
+    from train.sweep.file import read_sweep
+    from train.sweep.local import study_folder
+
+    sweep = read_sweep(path)
+    folder = study_folder(sweep)
+    results = [
+        Result(
+            trial.id, trial.state, trial.values, trial.entry, finite(trial.metrics.get(sweep.metric.name)) if trial.state == "done" else None,
+            trial.seconds, tuple(trial.experiments),
+        )
+        for trial in read_trials(folder)
+    ]  # fmt: skip
+    if not results:
+        raise InputError(f"{path}: this search was not run ({folder} has no trials); run it with: python -m train.sweep run {path}")
+    return Outcome(sweep.name, path, sweep.metric, sorted(results, key=lambda result: int(result.id)))
+
+
+def server_outcome(path: str) -> Outcome:
+    from train.sweep.server import read_server_sweep
+
+    config, runs = read_server_sweep(path)
+    metric, entries = config.get("metric", {}).get("name"), [run["config"].get("entry") for run in runs]
+    methods = {entry["method"] for entry in entries if entry}
+    if not methods:
+        raise RunError(f"{path}: none of {len(runs)} runs is a trial that began, so there is no best one")
+    allowed = metrics_of(class_of(min(methods)))
+    if metric not in allowed:
+        raise InputError(f"{path}: its metric is {metric!r}; a search selects by {', '.join(allowed)}")
+    results = []
+    for run, entry in zip(runs, entries):
+        values = {key: value for key, value in run["config"].items() if key not in ("entry", "experiments")}
+        state = run["summary"].get("state") if run["state"] in ("finished", "failed") else None
+        state = state or AT_WANDB.get(run["state"], run["state"])
+        value = finite(run["summary"].get(metric)) if run["state"] == "finished" and entry else None
+        results.append(
+            Result(run["id"], state, values, entry or {}, value, run["summary"].get("seconds"), tuple(run["config"].get("experiments", ())))
+        )
+    return Outcome(str(config.get("name") or path.rpartition("/")[2]), path, allowed[metric], results)
+
+
+def finite(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def write_best(sources: Sequence[str], out: str | None, seeds: Sequence[int] | None) -> None:
+    """Writes best.yaml for every source, and for the last one (which may rest on the others) list.yaml, and trials.csv of all."""
+    outcomes = [read_outcome(source) for source in sources]
+    if out and len(sources) > 1:
+        raise InputError("--out: goes with one source")
+    folders = [Path(out) if out else sweeps_root() / outcome.name for outcome in outcomes]
+    for outcome, folder in zip(outcomes, folders):
+        winner = outcome.winner()
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "best.yaml", best_text(outcome, winner))
+        counts = ", ".join(
+            f"{sum(r.state == state for r in outcome.results)} {state}" for state in dict.fromkeys(r.state for r in outcome.results)
+        )
+        point = ", ".join(f"{key}={winner.values[key]}" for key in varied(outcome))
+        print(f"{outcome.name}: {len(outcome.results)} trials ({counts}); best: {point}: {outcome.metric.name} {winner.value:.6g}")
+        print(f"  {folder / 'best.yaml'}")
+    write_text(folders[-1] / "list.yaml", list_text(outcomes[-1], folders[-1] / "list.yaml", seeds or SEEDS))
+    write_text(folders[-1] / "trials.csv", csv_text(outcomes))
+    print(f"  {folders[-1] / 'trials.csv'}: all trials")
+    print(f"  {folders[-1] / 'list.yaml'}: with all seeds; run it with: bash submit_array.sh {folders[-1] / 'list.yaml'}")
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomically(path, text.encode())
+
+
+def varied(outcome: Outcome) -> list[str]:
+    """The values in which trials differ."""
+    keys = dict.fromkeys(key for result in outcome.results for key in result.values)
+    found = [key for key in keys if len({json.dumps(result.values.get(key), sort_keys=True) for result in outcome.results}) > 1]
+    return found or ["method"]
+
+
+def best_text(outcome: Outcome, winner: Result) -> str:
+    """The winner as a file of one entry."""
+    entry = lean(winner.entry)
+    several = "; it stands for the parts of all corruptions, as list.yaml has them" if len(experiments_of(winner.entry)) > 1 else ""
+    lines = [
+        f"# The winner of {outcome.name} ({outcome.source}): trial {winner.id} of {len(outcome.results)}{several}.",
+        f"# {outcome.metric.name} {winner.value:.6g}, on validation images.",
+        f"# Another search names it as a prerequisite: KEY: {{value: runs/sweeps/{outcome.name}/best.yaml}}",
+        in_a_line(entry),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def list_text(outcome: Outcome, path: Path, seeds: Sequence[int]) -> str:
+    """The winner as a list: its experiments with every seed, ready to be submitted."""
+    winner = outcome.winner()
+    lines = [
+        f"# bash submit_array.sh {path}",
+        f"# The winner of {outcome.name} ({outcome.source}) with {len(seeds)} seeds; prerequisites come by themselves.",
+        f"# It was selected by {outcome.metric.name} {winner.value:.6g}, on validation images, with seed {winner.entry.get('seed', 0)}.",
+    ]
+    for seed in seeds:
+        for experiment in experiments_of(unseeded(winner.entry) | {"seed": seed}):
+            one = {"corruption": experiment.corruption} if hasattr(experiment, "corruption") else {}
+            lines.append(in_a_line(lean(unseeded(winner.entry) | one | {"seed": seed})))
+    return "\n".join(lines) + "\n"
+
+
+def in_a_line(entry: Mapping[str, Any]) -> str:
+    return f"- {yaml.safe_dump(dict(entry), default_flow_style=True, sort_keys=False, width=10_000).strip()}"
+
+
+def unseeded(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry whose seed, and its prerequisites', is not said."""
+    return {key: unseeded(value) if isinstance(value, Mapping) else value for key, value in entry.items() if key != "seed"}
+
+
+def lean(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The same experiment without the trial's evaluation and without what its prerequisites would inherit anyway."""
+    slim = {key: value for key, value in entry.items() if key != "evaluation"}
+    order = ("dataset", "method", "seed")
+    slim = {key: slim[key] for key in (*(k for k in order if k in slim), *(k for k in slim if k not in order))}
+    wanted = hashes(slim)
+    for key, part in list(slim.items()):
+        if isinstance(part, Mapping):
+            for name in list(part):
+                candidate = slim | {key: {k: v for k, v in slim[key].items() if k != name}}
+                if hashes(candidate) == wanted:
+                    slim = candidate
+    return slim
+
+
+def hashes(entry: Mapping[str, Any]) -> list[str] | None:
+    """The hashes of an entry's experiments; None where it is no experiment."""
+    try:
+        return [experiment.hash for experiment in experiments_of(entry)]
+    except FieldError:
+        return None
+
+
+def csv_text(outcomes: Sequence[Outcome]) -> str:
+    """All trials: search, trial, state, every value, metric, its value, seconds, run directories."""
+    keys = list(dict.fromkeys(key for outcome in outcomes for result in outcome.results for key in result.values))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["search", "trial", "state", *keys, "metric", "value", "seconds", "experiments"])
+    for outcome in outcomes:
+        for result in outcome.results:
+            value = "" if result.value is None else repr(result.value)
+            seconds = "" if result.seconds is None else f"{result.seconds:.1f}"
+            given = [cell(result.values.get(key, "")) for key in keys]
+            writer.writerow(
+                [outcome.name, result.id, result.state, *given, outcome.metric.name, value, seconds, " ".join(result.experiments)]
+            )
+    return out.getvalue()
+
+
+def cell(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
