@@ -2,7 +2,7 @@
 #
 #   cp slurm/site.example.sh slurm/site.sh      (or name another file: PALIMPSEST_SITE=~/my_site.sh)
 #
-# It is read by `submit_array.sh` and `submit_agents.sh` and again by every task. Options after -- on the command line override these.
+# It is read by `submit_array.sh` and `submit_sweep.sh` and again by every task. Options after -- on the command line override these.
 
 # One node and one task per entry; here: what an entry may take.
 SBATCH_OPTIONS=(

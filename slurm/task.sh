@@ -1,5 +1,5 @@
 # What every task on a cluster does: the site's environment, notice of the end passed on to the program, and back into the queue where it saved.
-# Sourced by array.sbatch and agent.sbatch, which Slurm runs in the project's folder; then: run_task COMMAND...
+# Sourced by array.sbatch and sweep.sbatch, which Slurm runs in the project's folder; then: run_task COMMAND...
 #
 # A task that is told to stop (the warning before its time limit, preemption) saves where it is and exits with 85; then it is put back into
 # the queue, at most MAX_RESTARTS times, and goes on there. A task that fails stays failed; one that is cancelled stays cancelled.
@@ -12,7 +12,7 @@ RUN=() PYTHON='' MAX_RESTARTS=20
 # shellcheck disable=SC1090
 source "$PALIMPSEST_SITE" || exit 2
 
-told='' program='' always_again=''
+told='' program=''
 # Only a trap of the shell sees the warning; to the program every notice is a TERM, and it may come twice.
 trap 'told=warning; [ -z "$program" ] || kill -TERM "$program" 2>/dev/null' USR2
 trap 'told=${told:-TERM}; [ -z "$program" ] || kill -TERM "$program" 2>/dev/null' TERM
@@ -36,8 +36,8 @@ run_task() {
     wait "$program"
     code=$?
   fi
-  # Told before Python could listen (143): nothing was lost, so it comes again as well. So does a program whose code says nothing.
-  if [ -n "$told" ] && { [ "$code" -eq 143 ] || [ -n "$always_again" ]; }; then code=85; fi
+  # Told before Python could listen (143): nothing was lost, so it comes again as well.
+  if [ -n "$told" ] && [ "$code" -eq 143 ]; then code=85; fi
   if [ "$code" -eq 85 ]; then come_again; else say "ended with exit code $code"; fi
   exit "$code"
 }

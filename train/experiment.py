@@ -321,6 +321,8 @@ class ModularSystem(RoutedSystem):
 
     @model_validator(mode="after")
     def _levels(self) -> "ModularSystem":
+        if self.module.backbone.hash != self.backbone.hash:
+            raise ValueError("module.backbone: must be the backbone of its system")
         try:
             self.levels()
         except ValueError as error:

@@ -57,7 +57,9 @@ def cores() -> int:
 
 
 def default_workers() -> int:
-    """One process per core, or one in all where a GPU does the work."""
+    """PALIMPSEST_WORKERS (of processes that share a machine); else one process per core, or one in all where a GPU does the work."""
+    if os.environ.get("PALIMPSEST_WORKERS"):
+        return int(os.environ["PALIMPSEST_WORKERS"])
     return 1 if Path("/dev/nvidia0").exists() else cores()
 
 

@@ -6,6 +6,7 @@ python -m train.sweep register FILE                   the same file as a W&B swe
 python -m train.sweep agent ENTITY/PROJECT/ID         runs its trials (`wandb agent`, watched); --count N
 python -m train.sweep best SOURCE...                  the winner, its trials and a list with all seeds, in runs/sweeps/<name>/
 python -m train.sweep trial --KEY=VALUE...            one trial, as agents call it
+python -m train.sweep submit STEP_ONE [STEP_TWO]      all of it, on Slurm where there is one (what submit_scripts/submit_sweep.sh calls)
 
 SOURCE is a W&B sweep (ENTITY/PROJECT/ID) or the file of a local search.
 """
@@ -15,12 +16,13 @@ import os
 # Threads that spin while they wait make small operations up to 100 times slower on a shared CPU; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from errors import Arguments, InputError, report_errors
+from errors import Arguments, report_errors
 from train import interrupt
-from train.lists import parse, read_overrides
+from train.lists import read_overrides
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,10 +92,13 @@ def best(words: Sequence[str]) -> None:
         help="a W&B sweep (ENTITY/PROJECT/ID) or the file of a local search; several: first what the last one rests on",
     )
     arguments.add_argument("--out", metavar="DIR", help="where to (default: runs/sweeps/<name>/)")
-    arguments.add_argument("--seeds", type=seeds, metavar="LIST", help="the seeds of the list, with commas (default: the study's three)")
-    options = arguments.parse_args(words)
-    from train.sweep.best import write_best
+    from train.entry import SEEDS
+    from train.sweep.best import read_seeds, write_best
 
+    arguments.add_argument(
+        "--seeds", type=read_seeds, default=SEEDS, metavar="LIST", help="the seeds of the list, with commas (default: the study's three)"
+    )
+    options = arguments.parse_args(words)
     write_best(options.sources, options.out, options.seeds)
 
 
@@ -108,25 +113,21 @@ def trial(words: Sequence[str]) -> None:
     run_trial(values, options.workers, quiet=False)
 
 
+def submit(words: Sequence[str]) -> None:
+    from train.sweep.submit import submit as submit_search
+
+    submit_search(words)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "check": check, "run": run, "register": register, "agent": agent, "best": best, "trial": trial,
+    "check": check, "run": run, "register": register, "agent": agent, "best": best, "trial": trial, "submit": submit,
 }  # fmt: skip
 
 
 def at_least_one(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1")
     return int(text)
-
-
-at_least_one.__name__ = "a whole number from 1:"
-
-
-def seeds(text: str) -> list[int]:
-    found = parse(f"[{text}]")
-    if not found or not all(isinstance(seed, int) for seed in found):
-        raise InputError(f"--seeds {text}: must be whole numbers with commas between them")
-    return found
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ The winner is the trial with the best value of the search's metric among those t
 canonical JSON, so that it does not depend on who finished first.
 """
 
+import argparse
 import csv
 import io
 import json
@@ -16,7 +17,6 @@ from typing import Any
 import yaml
 
 from errors import InputError, RunError
-from train.entry import SEEDS
 from train.fields import FieldError
 from train.run import write_atomically
 from train.sweep.entry import class_of, experiments_of
@@ -112,7 +112,7 @@ def finite(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def write_best(sources: Sequence[str], out: str | None, seeds: Sequence[int] | None) -> None:
+def write_best(sources: Sequence[str], out: str | None, seeds: Sequence[int]) -> None:
     """Writes best.yaml for every source, and for the last one (which may rest on the others) list.yaml, and trials.csv of all."""
     outcomes = [read_outcome(source) for source in sources]
     if out and len(sources) > 1:
@@ -128,10 +128,21 @@ def write_best(sources: Sequence[str], out: str | None, seeds: Sequence[int] | N
         point = ", ".join(f"{key}={winner.values[key]}" for key in varied(outcome))
         print(f"{outcome.name}: {len(outcome.results)} trials ({counts}); best: {point}: {outcome.metric.name} {winner.value:.6g}")
         print(f"  {folder / 'best.yaml'}")
-    write_text(folders[-1] / "list.yaml", list_text(outcomes[-1], folders[-1] / "list.yaml", seeds or SEEDS))
+    write_text(folders[-1] / "list.yaml", list_text(outcomes[-1], folders[-1] / "list.yaml", seeds))
     write_text(folders[-1] / "trials.csv", csv_text(outcomes))
     print(f"  {folders[-1] / 'trials.csv'}: all trials")
     print(f"  {folders[-1] / 'list.yaml'}: with all seeds; run it with: bash submit_array.sh {folders[-1] / 'list.yaml'}")
+
+
+def read_seeds(text: str) -> tuple[int, ...]:
+    """Seeds from a command line, with commas between them; ArgumentTypeError where they are none."""
+    try:
+        seeds = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be whole numbers with commas between them") from None
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise argparse.ArgumentTypeError(f"{text!r} must be different whole numbers from 0")
+    return seeds
 
 
 def write_text(path: Path, text: str) -> None:
