@@ -1,6 +1,6 @@
 """Writes lists of experiments from a grid of choices.
 
-python -m configs                                                all committed lists, as they are
+python -m configs                                                all committed lists and sweep files, as they are
 python -m configs modules --dataset=EMNIST,MNIST --seed=1,2 --out configs/mine.yaml
 python -m configs modules --module.lr=0.1,0.01 --epochs=20 --out configs/mine.yaml
 
@@ -19,6 +19,7 @@ import yaml
 
 from configs.lists import LISTS
 from configs.recipes import RECIPES
+from configs.searches import SEARCHES, sweep_text
 from configs.studies import write
 from errors import Arguments, InputError, report_errors
 from train.build import build
@@ -26,6 +27,7 @@ from train.fields import FieldError, choose
 from train.lists import parse
 
 FOLDER = Path(__file__).resolve().parent
+SWEEPS = FOLDER / "sweeps"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,14 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(name: str | None, out: Path | None, rest: Sequence[str]) -> None:
-    """Writes the committed lists, or one that is varied, and prints the paths."""
+    """Writes the committed lists and sweep files, or one list that is varied, and prints the paths."""
     if name is None:
         if out or rest:
             raise InputError(f"name the list to vary: python -m configs NAME {' '.join(rest)}; allowed: {', '.join(LISTS)}")
         for own in LISTS:
             save(FOLDER / f"{own}.yaml", committed(own))
+        for own in SEARCHES:
+            save(SWEEPS / f"{own}.yaml", sweep_text(own))
         return
-    if out is None or out.resolve() in {FOLDER / f"{own}.yaml" for own in LISTS}:
+    if out is None or out.resolve() in {*(FOLDER / f"{own}.yaml" for own in LISTS), *(SWEEPS / f"{own}.yaml" for own in SEARCHES)}:
         raise InputError("--out must name a file of your own: a varied list does not take the place of a committed one")
     blocks = LISTS[name].entries(out.stem, read_choices(rest))
     for entry in (entry for _, entries in blocks for entry in entries):

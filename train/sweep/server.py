@@ -14,7 +14,7 @@ from errors import InputError, RunError
 from train.sweep.agents import parse_sweep
 from train.sweep.file import read_sweep
 from train.sync import check_server, connect
-from train.tracking import first_line
+from train.tracking import PROJECT, first_line
 
 # How long `wandb sweep` may take.
 REGISTER_SECONDS = 60
@@ -27,10 +27,11 @@ def register(path: str) -> str:
     if yaml.safe_load(Path(path).read_text(encoding="utf-8"))["parameters"] != sweep.raw["parameters"]:
         raise InputError(f"{path}: parameters: W&B takes numbers such as 1e-2 for words; write 0.01, or 1.0e-2")
     check_server()
-    project = ["--project", os.environ["WANDB_PROJECT"]] if os.environ.get("WANDB_PROJECT") else []
+    # The client's own default is the name of the folder.
+    named = os.environ.get("WANDB_PROJECT") or sweep.raw.get("project") or PROJECT
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         environment = {key: value for key, value in os.environ.items() if key != "WANDB_SILENT"} | {"WANDB_DIR": scratch}
-        command = [sys.executable, "-m", "wandb", "sweep", *project, path]
+        command = [sys.executable, "-m", "wandb", "sweep", "--project", named, path]
         try:
             done = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=REGISTER_SECONDS, check=False)
         except subprocess.TimeoutExpired:
@@ -58,7 +59,7 @@ def read_server_sweep(path: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
                 "id": run.id,
                 "state": run.state,
                 "config": dict(run.config),
-                "summary": {key: run.summary.get(key) for key in run.summary},
+                "summary": dict(run.summary_metrics),
             }
             for run in sweep.runs
         ]
