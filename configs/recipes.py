@@ -2,7 +2,6 @@
 
 from typing import Any
 
-
 Recipe = dict[str, dict[str, Any]]
 
 PUBLISHED = ("EMNIST", "CIFAR10", "FaceScrub")

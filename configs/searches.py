@@ -107,11 +107,11 @@ MINUTES = {"EMNIST": (1.5, 11, 5, 2.5), "CIFAR10": (3.3, 23, 7, 3.5), "FaceScrub
 
 SEARCHES = {
     "demo_step_one": Search(
-        "FashionMNIST-mini", "Identity", CLEAN, {"lr": (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)}, "", "", {"epochs": 3},
+        "FashionMNIST-mini", "Identity", CLEAN, {"lr": (0.0003, 0.001, 0.003, 0.01, 0.1, 1.0)}, "", "", {"epochs": 10},
     ),
     "demo_step_two": Search(
-        "FashionMNIST-mini", "ModularSystem", ELEMENTALS, {"module.lr": (0.001, 0.01, 0.1), "module.weight": (0.1, 1.0)}, "", "",
-        {"epochs": 3, "module.level": "auto", "module.search_epochs": 1}, "backbone", "demo_step_one",
+        "FashionMNIST-mini", "ModularSystem", ELEMENTALS, {"module.lr": (0.001, 0.01, 0.1), "module.weight": (0.1, 10.0)}, "", "",
+        {"epochs": 2, "module.level": 3}, "backbone", "demo_step_one",
     ),
 } | {name: search for dataset in PUBLISHED for name, search in published(dataset).items()}  # fmt: skip
 

@@ -1,13 +1,11 @@
-"""Small data for the tests of the methods; a W&B server and a client that finds it."""
+"""Small data for the tests of the methods."""
 
 import dataclasses
-import os
 
 import pytest
 import torch
 
 from data import datasets
-from tests.wandb_server.server import WandbServer
 
 
 def first_images(full, train, valid):
@@ -35,22 +33,3 @@ def small_runs(tmp_path, monkeypatch, small):
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def server():
-    with WandbServer() as running:
-        yield running
-
-
-@pytest.fixture
-def online(tmp_path, monkeypatch, server):
-    """Runs in tmp_path and a W&B client that finds the server."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    for name, value in server.environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    monkeypatch.setenv("PALIMPSEST_RUNS", str(tmp_path / "runs"))
-    return server

@@ -17,6 +17,7 @@ from pathlib import Path
 from errors import InputError, Interrupted, RunError
 from train.sweep.trials import read_trial, sweep_folder
 
+CLIENT = (sys.executable, "-m", "wandb", "agent")
 # After that many failures in a row (of trials that did not merely diverge) the agent is ended: something is wrong with this machine.
 FAILURES = 3
 # Where its trials find out whether their agent was told to stop; else it was the sweep that stopped them.
@@ -54,7 +55,7 @@ def run_agent(sweep: str, count: int | None) -> None:
     # The interpreter of this process is the `python` of the file's command.
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     limit = [] if count is None else ["--count", str(count)]
-    process = subprocess.Popen([sys.executable, "-m", "wandb", "agent", "--forward-signals", *limit, sweep], env=environment)
+    process = subprocess.Popen([*CLIENT, "--forward-signals", *limit, sweep], env=environment)
 
     def hand_on(number: int, frame: object) -> None:
         # Once: the client kills its trial when it is told for the third time.
@@ -64,20 +65,24 @@ def run_agent(sweep: str, count: int | None) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, hand_on)
-    gave_up = False
+    failures: list[str] = []
     while process.poll() is None:
         time.sleep(0.5)
-        if not gave_up and failing(endings(folder, own, sweep_id)[:-1]):
-            gave_up = True
-            process.terminate()
-    states = [state for state, _ in endings(folder, own, sweep_id)]
+        if not failures and not mark.exists():
+            # The last one is at work.
+            failures = failing(endings(folder, own, sweep_id)[:-1])
+            if failures:
+                process.terminate()
+    found = endings(folder, own, sweep_id)
+    states = [state for state, _ in found]
     tally = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     print(f"agent of {sweep}: {len(states)} trials{f' ({tally})' if tally else ''}", flush=True)
     if mark.exists():
         raise Interrupted(f"agent of {sweep}: its trial is saved and goes on with whoever asks the sweep next")
-    if gave_up or (states and states.count("failed") == len(states)):
-        error = next(error for state, error in reversed(endings(folder, own, sweep_id)) if state == "failed")
-        raise RunError(f"agent of {sweep}: {states.count('failed')} of {len(states)} trials failed, the last one: {error}")
+    if states and states.count("failed") == len(states):
+        failures = failures or [error for _, error in found]
+    if failures:
+        raise RunError(f"agent of {sweep}: {len(failures)} trials failed one after the other, the last one: {failures[-1]}")
     if process.returncode:
         raise RunError(f"agent of {sweep}: the client ended with exit code {process.returncode}")
 
@@ -95,6 +100,7 @@ def endings(folder: Path, own: Path, sweep_id: str) -> list[tuple[str, str]]:
     return found
 
 
-def failing(trials: Sequence[tuple[str, str]]) -> bool:
-    """Whether the last trials failed, one after the other."""
-    return len(trials) >= FAILURES and all(state == "failed" for state, _ in trials[-FAILURES:])
+def failing(trials: Sequence[tuple[str, str]]) -> list[str]:
+    """The errors of the last FAILURES trials where all of these failed; else none."""
+    last = trials[-FAILURES:]
+    return [error for _, error in last] if len(last) == FAILURES and all(state == "failed" for state, _ in last) else []

@@ -60,6 +60,12 @@ class Outcome:
         return min(done, key=lambda item: item[:2])[2]
 
 
+def plain(values: Mapping[str, Any]) -> str:
+    """Values as canonical JSON in which 1 and 1.0, as a server returns it, are the same."""
+    numbers = {key: float(value) if isinstance(value, int) and not isinstance(value, bool) else value for key, value in values.items()}
+    return json.dumps(numbers, sort_keys=True)
+
+
 def read_outcome(source: str) -> Outcome:
     """The search that a source names: a W&B sweep (ENTITY/PROJECT/ID), or the file of a local one. InputError where there is none."""
     if Path(source).exists() or source.endswith((".yaml", ".yml")):

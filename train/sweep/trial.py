@@ -117,8 +117,9 @@ def recorded(trial: Trial) -> Iterator[dict[str, float]]:
 def carry_out(experiments: Sequence[Experiment], workers: int | None, quiet: bool, tracker: Tracker | None = None) -> dict[str, float]:
     """Trains and evaluates what a trial needs, as far as it is not there already; returns its metrics."""
     parts = parts_of(experiments)
-    outcomes = run_jobs(jobs_of(parts), workers or default_workers(), lambda job, outcome: report(job, outcome, quiet))
-    refuse_failed(parts, outcomes)
+    jobs = jobs_of(parts)
+    if jobs:
+        refuse_failed(parts, run_jobs(jobs, workers or default_workers(), lambda job, outcome: report(job, outcome, quiet)))
     return conclude(experiments, quiet, tracker)
 
 

@@ -1,0 +1,26 @@
+"""A W&B server, and a client that finds it."""
+
+import os
+
+import pytest
+
+from tests.wandb_server.server import WandbServer
+
+
+@pytest.fixture
+def server():
+    with WandbServer() as running:
+        yield running
+
+
+@pytest.fixture
+def online(tmp_path, monkeypatch, server):
+    """Runs in tmp_path and a W&B client that finds the server."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name, value in server.environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("PALIMPSEST_RUNS", str(tmp_path / "runs"))
+    return server
