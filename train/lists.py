@@ -110,6 +110,8 @@ def read_yaml(path: str | Path) -> list[Any]:
         raise InputError(f"{path}: {line}{problem}") from None
     if not isinstance(entries, list) or not entries:
         found = "nothing" if not entries else f"a {type(entries).__name__}"
+        if isinstance(entries, dict) and "parameters" in entries:
+            raise InputError(f"{path}: is a sweep, not a list; search with: bash submit_scripts/submit_sweep.sh {path}")
         raise InputError(f"{path}: must be a YAML list of experiments, each starting with '- ', but holds {found}")
     return entries
 

@@ -5,7 +5,6 @@ import signal
 import subprocess
 
 import pytest
-import yaml
 
 from tests.sweep.searches import call, command, environment, one_step
 from tests.train.wandb_runs import wait_until
@@ -80,14 +79,10 @@ def test_a_cancelled_sweep_stops_its_trial_for_good(tmp_path, runs, online):
 
 
 def test_an_agent_whose_trials_fail_fails(tmp_path, runs):
-    path = one_step(tmp_path, "unprepared", dataset={"value": "MNIST"}, model={"value": "SmallNet"}, evaluation=None)
-    raw = yaml.safe_load(path.read_text())
-    del raw["parameters"]["evaluation"]
-    path.write_text(yaml.safe_dump(raw))
-    sweep = register(runs, path)
-    said = call(runs, "agent", sweep, code=1, PALIMPSEST_DATA=str(tmp_path / "nothing"))
+    sweep = register(runs, one_step(tmp_path, device={"value": "cuda:7"}))
+    said = call(runs, "agent", sweep, code=1)
     assert "3 trials failed one after the other" in said
-    assert "python -m data prepare MNIST" in said.splitlines()[-1]
+    assert "device: cuda:7 is not there" in said.splitlines()[-1]
     assert [trial["state"] for trial in trials(runs, sweep).values()].count("failed") >= 3
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from errors import InputError, RunError
+from train.entry import ROOT
 from train.fields import FieldError
 from train.run import write_atomically
 from train.sweep.entry import class_of, experiments_of
@@ -133,11 +134,13 @@ def write_best(sources: Sequence[str], out: str | None, seeds: Sequence[int]) ->
         )
         point = ", ".join(f"{key}={winner.values[key]}" for key in varied(outcome))
         print(f"{outcome.name}: {len(outcome.results)} trials ({counts}); best: {point}: {outcome.metric.name} {winner.value:.6g}")
-        print(f"  {folder / 'best.yaml'}")
+        print(f"  {shown(folder / 'best.yaml')}")
     write_text(folders[-1] / "list.yaml", list_text(outcomes[-1], folders[-1] / "list.yaml", seeds))
     write_text(folders[-1] / "trials.csv", csv_text(outcomes))
-    print(f"  {folders[-1] / 'trials.csv'}: all trials")
-    print(f"  {folders[-1] / 'list.yaml'}: with all seeds; run it with: bash submit_array.sh {folders[-1] / 'list.yaml'}")
+    print(f"  {shown(folders[-1] / 'trials.csv')}: all trials")
+    print(
+        f"  {shown(folders[-1] / 'list.yaml')}: with {len(seeds)} seeds; run it with: bash submit_array.sh {shown(folders[-1] / 'list.yaml')}"
+    )
 
 
 def read_seeds(text: str) -> tuple[int, ...]:
@@ -149,6 +152,11 @@ def read_seeds(text: str) -> tuple[int, ...]:
     if min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise argparse.ArgumentTypeError(f"{text!r} must be different whole numbers from 0")
     return seeds
+
+
+def shown(path: Path) -> Path:
+    """A path as a user at the project's root types it."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def write_text(path: Path, text: str) -> None:
@@ -179,7 +187,7 @@ def list_text(outcome: Outcome, path: Path, seeds: Sequence[int]) -> str:
     """The winner as a list: its experiments with every seed, ready to be submitted."""
     winner = outcome.winner()
     lines = [
-        f"# bash submit_array.sh {path}",
+        f"# bash submit_array.sh {shown(path)}",
         f"# The winner of {outcome.name} ({outcome.source}) with {len(seeds)} seeds; prerequisites come by themselves.",
         f"# It was selected by {outcome.metric.name} {winner.value:.6g}, on validation images, with seed {winner.entry.get('seed', 0)}.",
     ]

@@ -12,20 +12,24 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from data import datasets
 from errors import COME_AGAIN, Diverged, InputError, RunError
 from train import interrupt
 from train.entry import Experiment
-from train.fields import FieldError
+from train.fields import FieldError, choose
 from train.pool import Job, Outcome, Pool, cores
-from train.sweep.entry import entry_of, experiments_of
+from train.sweep.entry import entry_of
 from train.sweep.file import SweepFile
-from train.sweep.study import Asked, Study
-from train.sweep.trial import conclude_trial, diverged, held, jobs_of, parts_of
+from train.sweep.study import Asked, Study, readable
+from train.sweep.trial import conclude_trial, diverged, held, jobs_of, parts_of, read_values
 from train.sweep.trials import ENDINGS, Trial, begin_trial, read_trial, sweeps_root
 
 # How often a trial that fails (for another reason than its values) is tried in one call of the command.
 ATTEMPTS = 2
+# What a file with the winner of another search ends in.
+SUFFIXES = (".yaml", ".yml")
 
 
 def study_folder(sweep: SweepFile) -> Path:
@@ -33,12 +37,13 @@ def study_folder(sweep: SweepFile) -> Path:
 
     InputError where such a winner is not there.
     """
-    values = next(sweep.each_point()) if sweep.method == "grid" else sweep.draw(0)
+    extremes = {key: parameter.extremes() for key, parameter in sweep.parameters.items()}
+    first = {key: values[0] for key, values in extremes.items()}
+    files = [(key, value) for key, values in extremes.items() for value in values if isinstance(value, str) and value.endswith(SUFFIXES)]
     try:
-        entry = entry_of(values)
+        winners = [entry_of(first | {key: value}) for key, value in files]
     except FieldError as error:
         raise InputError(f"{sweep.path}: parameters.{error}") from None
-    winners = [(key, entry[key]) for key, value in values.items() if isinstance(value, str) and isinstance(entry.get(key), dict)]
     return sweeps_root() / sweep.name / f"local-{hashlib.sha256(f'{sweep.hash} {winners}'.encode()).hexdigest()[:12]}"
 
 
@@ -48,13 +53,16 @@ def search(sweep: SweepFile, workers: int) -> None:
     InputError where it cannot begin or another process is at it, Interrupted where it was told to stop, RunError where trials failed.
     """
     folder = study_folder(sweep)
-    with held(folder):
+    # Each trial would fail for want of it.
+    for name in sweep.parameters["dataset"].extremes():
+        datasets.require(choose("dataset", name))
+    with held(folder), readable(folder):
         Search(sweep, folder, workers).run()
 
 
 @dataclass
 class Open:
-    """A trial that has begun: the jobs that are still to start, and how many epochs were reported."""
+    """A trial that has begun: its jobs, how many epochs were reported, and whether it was told to stop since others are better."""
 
     asked: Asked
     trial: Trial
@@ -86,7 +94,8 @@ class Search:
                 while pool.free and (job := self.ready()) is not None:
                     self.started.add(job.key)
                     pool.start(job)
-                if pool.free and (asked := self.take()) is not None:
+                # What waits for a part that another trial trains is one of the open ones, too.
+                if pool.free and len(self.open) < self.workers and (asked := self.take()) is not None:
                     self.begin(asked)
                     continue
                 if not self.open:
@@ -113,13 +122,18 @@ class Search:
     def begin(self, asked: Asked) -> None:
         """Notes a trial and lines up its jobs: its parts, then its last step."""
         self.attempts[asked.point] += 1
-        entry = entry_of(asked.values)
-        experiments = experiments_of(entry)
-        trial = begin_trial(self.folder / str(asked.point), asked.values, entry, experiments)
+        entry: dict[str, Any] = {}
+        experiments: list[Experiment] = []
+        jobs: list[Job] = []
+        problem = None
         try:
+            entry, experiments = read_values(asked.values)
             jobs = jobs_of(parts_of(experiments))
-        except Diverged as error:
-            self.end(asked, trial.end("diverged", error=str(error)))
+        except (InputError, Diverged) as error:
+            problem = error
+        trial = begin_trial(self.folder / str(asked.point), asked.values, entry, experiments)
+        if problem is not None:
+            self.end(asked, trial.end("diverged" if isinstance(problem, Diverged) else "failed", error=str(problem)))
             return
         key = f"trial {asked.point}"
         # A part that failed for another trial is tried again for this one.
@@ -133,9 +147,9 @@ class Search:
         self.open[key] = Open(asked, trial, [*jobs, last])
 
     def ready(self) -> Job | None:
-        """A job that can start, of the trial that began first."""
+        """A job that can start, of the trial that began first; none of one of which a part failed."""
         for opened in self.open.values():
-            for job in opened.jobs:
+            for job in opened.jobs if not self.failed(opened) else ():
                 if job.key not in self.started and all(self.succeeded(key) for key in job.requires):
                     return job
         return None
@@ -143,37 +157,46 @@ class Search:
     def succeeded(self, key: str) -> bool:
         return key in self.outcomes and self.outcomes[key].exit_code == 0
 
+    def failed(self, opened: Open) -> list[Job]:
+        return [job for job in opened.jobs if job.key in self.outcomes and not self.succeeded(job.key)]
+
     def prune(self, pool: Pool) -> None:
-        """Tells the study of the epochs that are new, and the trials that are to be stopped to stop."""
+        """Tells the study of the epochs that are new, and the trials that are to be stopped to stop; one that has ended stays as it is."""
         if self.sweep.early_terminate is None:
             return
         for key, opened in self.open.items():
-            for row in opened.trial.rows()[opened.reported :]:
+            for row in opened.trial.rows()[opened.reported :] if key in self.started and not opened.pruned else ():
                 opened.reported += 1
-                if not opened.pruned and self.study.report(opened.asked, row["epoch"], row[self.sweep.metric.name.replace("/", "_")]):
+                worse = self.study.report(opened.asked, row["epoch"], row[self.sweep.metric.name.replace("/", "_")])
+                if worse and key not in self.outcomes:
                     opened.pruned = True
                     pool.stop(key)
+                    break
 
     def close(self) -> None:
         """Ends the trials whose last job has ended, or can never start because a part failed."""
         for key, opened in list(self.open.items()):
-            failed = [job for job in opened.jobs if job.key in self.outcomes and not self.succeeded(job.key)]
+            failed = self.failed(opened)
             at_work = [job for job in opened.jobs if job.key in self.started and job.key not in self.outcomes]
             if at_work or not (failed or key in self.outcomes):
                 continue
             stopped = [job for job in failed if self.outcomes[job.key].exit_code == COME_AGAIN]
             if stopped and not opened.pruned:
                 # Somebody told it to stop, perhaps this process as well, which shall then find it where it is; else it goes on.
+                opened.trial.write()
                 for job in stopped:
                     self.started.discard(job.key)
                     del self.outcomes[job.key]
                 continue
             trial = read_trial(opened.trial.directory) or opened.trial
-            if opened.pruned:
-                trial = trial.end("pruned", error="stopped by hyperband")
-            elif trial.state not in ENDINGS:
+            if trial.state in ENDINGS:
+                # It says so itself, also where it was told to stop a moment too late.
+                pass
+            elif opened.pruned:
+                trial = opened.trial.end("pruned", error="stopped by hyperband")
+            else:
                 said = self.outcomes[failed[0].key].error.removeprefix("failed: ").removeprefix("error: ")
-                trial = trial.end("diverged" if any(is_diverged(job) for job in failed) else "failed", error=said)
+                trial = opened.trial.end("diverged" if any(is_diverged(job) for job in failed) else "failed", error=said)
             del self.open[key]
             self.end(opened.asked, trial)
 

@@ -1,7 +1,8 @@
 """The study of a local search: which points there are, which were taken and how each ended, kept by optuna in an SQLite file.
 
 The points of a grid and of a random search are the file's own, so they are the same however often the search is killed; those of `bayes`
-are proposed by optuna's TPE from the trials that have ended, each by a sampler seeded by its number.
+are proposed by optuna's TPE from the trials that have ended, each by a sampler seeded by its number. A point is noted in one transaction, with
+its values: a process that is killed leaves a trial that is known, or none.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import itertools
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,9 @@ from typing import Any
 import optuna
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
+from errors import InputError
 from train.sweep.file import SweepFile
 
 # How many draws or proposals in a row may be points that there were before until the space counts as used up.
@@ -33,7 +37,7 @@ class Asked:
 
 
 class Study:
-    """The study of a sweep file in a folder, opened by one process at a time."""
+    """The study of a sweep file in a folder, opened by one process at a time. Trials in it that have no point are somebody else's."""
 
     def __init__(self, sweep: SweepFile, folder: Path):
         optuna.logging.set_verbosity(logging.WARNING)
@@ -48,23 +52,22 @@ class Study:
         self.values: dict[int, dict[str, Any]] = {}
         # How each point's last trial ended: done, diverged, pruned, failed, or running.
         self.endings: dict[int, str] = {}
-        for stored in self.study.get_trials(deepcopy=False):
-            if "point" in stored.user_attrs:
-                point = stored.user_attrs["point"]
-                self.values[point] = stored.user_attrs["values"]
-                self.endings[point] = stored.user_attrs.get("ending", "running")
-        self.draws = self._draws()
+        for stored in self._trials():
+            self.values[stored.user_attrs["point"]] = stored.user_attrs["values"]
+            self.endings[stored.user_attrs["point"]] = stored.user_attrs.get("ending", "running")
+        self.points = self._proposals() if sweep.method == "bayes" else self._draws()
 
     def unfinished(self) -> list[Asked]:
         """The points that were running when the process that ran them ended."""
         found = []
-        for stored in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            trial = optuna.trial.Trial(self.study, stored._trial_id)
-            if "point" in stored.user_attrs:
-                found.append(Asked(stored.user_attrs["point"], stored.user_attrs["values"], trial))
+        for stored in self._trials(TrialState.RUNNING):
+            asked = Asked(stored.user_attrs["point"], stored.user_attrs["values"], optuna.trial.Trial(self.study, stored._trial_id))
+            ending = stored.user_attrs.get("ending", "done")
+            if ending == "done":
+                found.append(asked)
             else:
-                # Killed between a proposal and its note.
-                self.study.tell(trial, state=TrialState.FAIL)
+                # Killed while it was told; of one that was done the metric is measured again.
+                self.tell(asked, ending)
         return found
 
     def take(self) -> Asked | None:
@@ -72,9 +75,7 @@ class Study:
         point = len(self.values)
         if point >= self.sweep.trials:
             return None
-        if self.sweep.method == "bayes":
-            return self._proposed(point)
-        values = next(self.draws, None)
+        values = next(self.points, None)
         return None if values is None else self._noted(point, values)
 
     def take_again(self, point: int) -> Asked:
@@ -116,31 +117,54 @@ class Study:
             if len(seen) > len(self.values):
                 yield values
 
-    def _proposed(self, point: int) -> Asked | None:
-        for repeat in range(REPEATS):
-            self.study.sampler = TPESampler(seed=seed(self.sweep.hash, point, repeat), constant_liar=True)
-            trial = self.study.ask(self.distributions)
-            values = {key: trial.params.get(key, getattr(parameter, "value", None)) for key, parameter in self.sweep.parameters.items()}
-            if values not in self.values.values():
-                return self._note(Asked(point, values, trial))
-            self.study.tell(trial, state=TrialState.FAIL)
-        return None
+    def _proposals(self) -> Iterator[dict[str, Any]]:
+        """The points that TPE proposes, each once; those that nobody takes leave no trial."""
+        while True:
+            # The study as it is now, in memory.
+            copy = optuna.create_study(study_name=self.sweep.name, direction=self.sweep.metric.goal, pruner=pruner(self.sweep))
+            copy.add_trials(self.study.get_trials(deepcopy=False))
+            for repeat in range(REPEATS):
+                copy.sampler = TPESampler(seed=seed(self.sweep.hash, len(self.values), repeat))
+                trial = copy.ask(self.distributions)
+                values = {key: trial.params.get(key, getattr(parameter, "value", None)) for key, parameter in self.sweep.parameters.items()}
+                if values not in self.values.values():
+                    yield values
+                    break
+                copy.tell(trial, state=TrialState.FAIL)
+            else:
+                return
 
     def _noted(self, point: int, values: Mapping[str, Any]) -> Asked:
-        """A trial of these values, which optuna did not propose."""
-        params = {key: values[key] for key in self.distributions}
+        """A new trial of a point. Of a value that optuna's distribution has not (a rounding, a list) it knows the attribute alone."""
+        known = {key: distribution for key, distribution in self.distributions.items() if has(distribution, values[key])}
         stored = optuna.trial.create_trial(
-            state=TrialState.RUNNING, params=params, distributions=self.distributions, user_attrs={"point": point, "values": dict(values)}
-        )
+            state=TrialState.RUNNING, params={key: values[key] for key in known}, distributions=known,
+            user_attrs={"point": point, "values": dict(values)},
+        )  # fmt: skip
         self.study.add_trial(stored)
-        return self._note(Asked(point, dict(values), optuna.trial.Trial(self.study, self.study.trials[-1]._trial_id)))
+        self.values[point] = dict(values)
+        self.endings[point] = "running"
+        return Asked(point, dict(values), optuna.trial.Trial(self.study, self.study.get_trials(deepcopy=False)[-1]._trial_id))
 
-    def _note(self, asked: Asked) -> Asked:
-        asked.trial.set_user_attr("point", asked.point)
-        asked.trial.set_user_attr("values", asked.values)
-        self.values[asked.point] = asked.values
-        self.endings[asked.point] = "running"
-        return asked
+    def _trials(self, *states: TrialState) -> list[optuna.trial.FrozenTrial]:
+        """The trials (in these states) that have a point, in the order in which they were noted."""
+        return [stored for stored in self.study.get_trials(deepcopy=False, states=states or None) if "point" in stored.user_attrs]
+
+
+@contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """InputError in place of what optuna raises where a folder's study cannot be read or written."""
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        reason = str(getattr(error.__cause__ or error, "orig", None) or error).splitlines()[0]
+        raise InputError(
+            f"{folder / 'study.sqlite'}: cannot be used ({reason}); if it is damaged, delete it: what is finished is found again"
+        ) from None
+
+
+def has(distribution: optuna.distributions.BaseDistribution, value: object) -> bool:
+    return distribution._contains(distribution.to_internal_repr(value))
 
 
 def has_optuna(parameter: Any) -> bool:

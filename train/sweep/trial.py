@@ -89,7 +89,7 @@ def held(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{directory}: cannot be written ({error.strerror}); set PALIMPSEST_RUNS to a folder that can") from None
     if owner is not None:
-        raise InputError(f"{directory}: held by {describe(owner)}; a trial cannot run twice at once")
+        raise InputError(f"{directory}: held by {describe(owner)}; it cannot run twice at once")
     try:
         yield
     finally:
@@ -169,11 +169,13 @@ def jobs_of(parts: Sequence[Experiment]) -> list[Job]:
 
 
 def refuse_failed(parts: Sequence[Experiment], outcomes: Mapping[str, Outcome]) -> None:
-    """Diverged or RunError where a part was not trained."""
+    """Diverged, RunError or Interrupted where a part was not trained."""
     for part in parts:
         outcome = outcomes.get(part.hash)
         if outcome is not None and outcome.exit_code not in (0, None):
-            said = outcome.error.removeprefix("failed: ").removeprefix("error: ")
+            said = outcome.error.removeprefix("failed: ").removeprefix("error: ").removeprefix("stopped: ")
+            if outcome.exit_code == COME_AGAIN:
+                raise Interrupted(said)
             raise (Diverged if outcome.exit_code == 1 and diverged(part) else RunError)(said)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from errors import COME_AGAIN
+from errors import COME_AGAIN, RunError
 from train.entry import Experiment, Trained, runs_root
 from train.experiment import OneCorruption
 from train.lock import describe, holder
@@ -59,7 +59,10 @@ class Trial:
 
     def write(self) -> None:
         """Writes trial.json; RunError where it cannot be written."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{self.directory}: cannot be written: {error.strerror}") from None
         write_json(self.directory / "trial.json", {key: value for key, value in vars(self).items() if key != "directory"})
 
     def end(self, state: str, metrics: Mapping[str, float] | None = None, error: str = "") -> "Trial":
