@@ -13,10 +13,19 @@ from errors import Interrupted
 _told = threading.Event()
 
 
-def listen() -> None:
-    """From now on SIGTERM sets the flag. For the entry points, in their main thread."""
+def listen(*more: signal.Signals) -> None:
+    """From now on SIGTERM sets the flag, and so do `more` the first time, unless they are ignored. For the entry points, in their main thread."""
     signal.signal(signal.SIGTERM, lambda number, frame: _told.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    for number in more:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _once)
+
+
+def _once(number: int, frame: object) -> None:
+    _told.set()
+    # Who asks again will not wait.
+    signal.signal(number, signal.SIG_DFL)
 
 
 def told() -> bool:

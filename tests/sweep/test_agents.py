@@ -1,6 +1,7 @@
 """Agents of a W&B sweep: what becomes of a trial that is preempted, cancelled, fails, diverges, was finished before, or runs offline."""
 
 import json
+import os
 import signal
 import subprocess
 
@@ -9,6 +10,10 @@ import pytest
 from tests.sweep.searches import call, command, environment, one_step
 from tests.train.wandb_runs import wait_until
 from train.entry import ROOT
+
+
+# Each starts agents and trials as processes of their own.
+pytestmark = pytest.mark.slow
 
 
 def register(runs, path):
@@ -138,3 +143,14 @@ def test_offline_trials_are_sent_into_their_sweep(tmp_path, runs, online):
     again = subprocess.run([command()[0], *sync], cwd=ROOT, env=environment(runs), text=True, capture_output=True)
     assert "0 to send, 3 not" in again.stdout
     assert "3 trials (3 done)" in call(runs, "best", sweep)
+
+
+def test_a_trial_that_is_killed_has_failed(tmp_path, runs, online):
+    sweep = register(runs, one_step(tmp_path, lr={"values": [0.1]}, epochs={"value": 500}))
+    agent = start(runs, sweep)
+    wait_until(lambda: epochs(runs) > 2, 60)
+    [lock] = runs.glob("sweeps/wandb-*/*/lock")
+    os.kill(json.loads(lock.read_text())["pid"], signal.SIGKILL)
+    said = end(agent, 1)
+    assert "1 trials (1 failed)" in said
+    assert "it was killed" in said.splitlines()[-1]

@@ -14,10 +14,11 @@ import info_dicts
 import tests.train.tiny  # its import makes the data small, here and in the pool's processes
 from data import datasets
 from train import entry
-from train.sweep import agents
+from train.sweep import agents, submit
 from train.sweep.__main__ import main
 
 agents.CLIENT = (sys.executable, "-m", "tests.wandb_server.agent")
+submit.AGENT = (sys.executable, "-m", "tests.sweep.tiny", "agent")
 
 PRETENDED = int(os.environ.get("TINY_PRETENDED", "0"))
 

@@ -70,10 +70,10 @@ def run_agent(sweep: str, count: int | None) -> None:
         time.sleep(0.5)
         if not failures and not mark.exists():
             # The last one is at work.
-            failures = failing(endings(folder, own, sweep_id)[:-1])
+            failures = failing(ended(endings(folder, own, sweep_id)[:-1]))
             if failures:
                 process.terminate()
-    found = endings(folder, own, sweep_id)
+    found = ended(endings(folder, own, sweep_id))
     states = [state for state, _ in found]
     tally = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     print(f"agent of {sweep}: {len(states)} trials{f' ({tally})' if tally else ''}", flush=True)
@@ -93,11 +93,16 @@ def endings(folder: Path, own: Path, sweep_id: str) -> list[tuple[str, str]]:
     found = []
     for path in started:
         trial = read_trial(folder / path.stem.removeprefix("config-"))
-        mine = trial is not None and trial.agent == str(own / "told")
-        found.append(
-            (trial.state, trial.error) if trial is not None and mine else ("failed", "it ended before it began; see the agent's output")
-        )
+        if trial is None or trial.agent != str(own / "told"):
+            found.append(("failed", "it ended before it began; see the agent's output"))
+        else:
+            found.append((trial.state, trial.error))
     return found
+
+
+def ended(trials: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The same of trials that are over: one that did not say how it ended was killed."""
+    return [("failed", "it was killed (perhaps for want of memory)") if state == "running" else (state, error) for state, error in trials]
 
 
 def failing(trials: Sequence[tuple[str, str]]) -> list[str]:

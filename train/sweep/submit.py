@@ -9,13 +9,17 @@ A step is a sweep file, or a sweep that is registered already (ENTITY/PROJECT/ID
 (runs/sweeps/<name>/best.yaml). It ends with runs/sweeps/<name of the last step>/list.yaml, ready for submit_array.sh, and trials.csv of all steps.
 """
 
+import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from errors import COME_AGAIN, Arguments, InputError, Interrupted, RunError
 from train import frozen, interrupt, slurm
@@ -29,17 +33,17 @@ from train.sweep.best import read_seeds, write_best
 from train.sweep.file import SweepFile, read_sweep
 from train.sweep.trials import sweeps_root
 
+AGENT = (sys.executable, "-m", "train.sweep", "agent")
+
 
 @dataclass(frozen=True)
 class Step:
-    """One step: what names it, its file where it is one, and how many trials it has at most (None: the server knows)."""
+    """One step: what the user named, the name of its search, its parameters as W&B has them, and its file (None: it is registered already)."""
 
     source: str
+    name: str
+    parameters: Mapping[str, Any]
     sweep: SweepFile | None
-
-    @property
-    def name(self) -> str:
-        return self.sweep.name if self.sweep else self.source.rpartition("/")[2]
 
 
 def submit(words: Sequence[str]) -> None:
@@ -63,30 +67,29 @@ def submit(words: Sequence[str]) -> None:
     more = list(words[cut + 1 :])
     if options.agents < 1:
         raise InputError(f"--agents {options.agents}: must be at least 1")
-    steps = [Step(text, None if is_registered(text) else read_sweep(text)) for text in options.steps]
-    check_chain(steps)
-    require_data(steps)
+    registered = [text for text in options.steps if is_registered(text)]
+    if options.no_server and registered:
+        raise InputError(f"--no-server: {registered[0]} is a registered sweep, which needs its server; give its file")
     local = options.local or not slurm.available()
     if local and more:
         raise InputError(f"{' '.join(more)}: options after -- are sbatch's, and this runs here")
-    server = not options.no_server and (any(step.sweep is None for step in steps) or has_server())
-    if options.no_server and any(step.sweep is None for step in steps):
-        raise InputError("--no-server: a registered sweep needs its server; give its file")
-    where = "on this machine" if local else "on Slurm"
-    print(
-        f"{' then '.join(describe(step) for step in steps)}; {where}, {'as W&B sweeps' if server else 'without a W&B server'}", flush=True
-    )
+    steps = [read_step(text) for text in options.steps]
+    check_chain(steps)
+    require_data(steps)
+    site = None if local else read_site(more)
+    server = not options.no_server and (bool(registered) or has_server())
+    where, how = "on Slurm" if site else "on this machine", "as W&B sweeps" if server else "without a W&B server"
+    print(f"{' then '.join(describe(step) for step in steps)}; {where}, {how}", flush=True)
     if options.dry_run:
         return
-    if local:
+    if site is None:
         sources = [register(step) if server else step.source for step in steps]
         run_here(steps, sources, server, options.agents, options.seeds)
-    else:
-        site = read_site(more)
-        sources = [register(step) if server else freeze(step) for step in steps]
-        jobs = submit_chain(steps, sources, server, options.agents, options.seeds, site)
-        if options.wait:
-            follow(jobs, sweeps_root() / steps[-1].name / "list.yaml")
+        return
+    sources = [register(step) if server else freeze(step) for step in steps]
+    jobs = submit_chain(steps, sources, server, options.agents, options.seeds, site)
+    if options.wait:
+        follow(jobs, sweeps_root() / steps[-1].name / "list.yaml")
 
 
 def is_registered(text: str) -> bool:
@@ -94,19 +97,29 @@ def is_registered(text: str) -> bool:
     return not text.endswith((".yaml", ".yml")) and not Path(text).exists() and bool(parse_sweep(text))
 
 
+def read_step(text: str) -> Step:
+    """The step that a file or a registered sweep is; InputError where it is neither."""
+    if not is_registered(text):
+        sweep = read_sweep(text)
+        return Step(text, sweep.name, sweep.raw["parameters"], sweep)
+    from train.sweep.server import read_server_sweep
+
+    config, _ = read_server_sweep(text)
+    return Step(text, str(config.get("name") or text.rpartition("/")[2]), config.get("parameters", {}), None)
+
+
 def describe(step: Step) -> str:
-    return f"{step.name} ({step.sweep.trials} trials)" if step.sweep else step.name
+    return f"{step.name} ({step.sweep.trials} trials)" if step.sweep else f"{step.name} ({step.source})"
 
 
 def check_chain(steps: Sequence[Step]) -> None:
-    """InputError where a later step names the winner of none before it."""
+    """InputError where a later step names the winner of none before it, or two are one."""
     for number, step in enumerate(steps[1:], 1):
-        before = {f"runs/sweeps/{earlier.name}/best.yaml" for earlier in steps[:number]}
-        if step.sweep is None or any(earlier.sweep is None for earlier in steps[:number]):
-            continue
-        named = {value for parameter in step.sweep.parameters.values() for value in parameter.extremes() if isinstance(value, str)}
-        if not before & named:
-            raise InputError(f"{step.source}: rests on no step before it: none of its parameters is {' or '.join(sorted(before))}")
+        before = [f"runs/sweeps/{earlier.name}/best.yaml" for earlier in steps[:number]]
+        if step.name in [earlier.name for earlier in steps[:number]]:
+            raise InputError(f"{step.source}: two steps are named {step.name}, and a winner's folder is named by its search")
+        if not any(f'"{path}"' in json.dumps(step.parameters, default=str) for path in before):
+            raise InputError(f"{step.source}: rests on no step before it: none of its parameters is {' or '.join(before)}")
 
 
 def require_data(steps: Sequence[Step]) -> None:
@@ -122,7 +135,6 @@ def has_server() -> bool:
     if os.environ.get("WANDB_MODE") in ("offline", "dryrun", "disabled"):
         return False
     import wandb
-
     from train.tracking import has_account
 
     return has_account(wandb)
@@ -150,10 +162,10 @@ def freeze(step: Step) -> str:
 
 def run_here(steps: Sequence[Step], sources: Sequence[str], server: bool, agents: int, seeds: Sequence[int]) -> None:
     """Runs the steps one after the other on this machine."""
-    interrupt.listen()
+    interrupt.listen(signal.SIGINT, signal.SIGHUP)
     for number, step in enumerate(steps, 1):
         if server:
-            run_agents(sources[number - 1], agents)
+            run_agents(sources[number - 1], agents, f"bash submit_scripts/submit_sweep.sh {' '.join(sources)} --agents {agents} --local")
         else:
             from train.sweep.local import search
 
@@ -162,28 +174,23 @@ def run_here(steps: Sequence[Step], sources: Sequence[str], server: bool, agents
         write_best(sources[:number], None, seeds)
 
 
-def run_agents(sweep: str, agents: int) -> None:
-    """Runs agents of a sweep side by side to their end; they share the cores."""
-    environment = os.environ | {"PALIMPSEST_WORKERS": str(max(1, cores() // agents))}
-    processes = [subprocess.Popen([sys.executable, "-m", "train.sweep", "agent", sweep], env=environment) for _ in range(agents)]
-    handed_on = False
+def run_agents(sweep: str, agents: int, command: str) -> None:
+    """Runs agents of a sweep side by side to their end; they share the cores. `command` goes on where they stopped or failed."""
+    share = max(1, cores() // agents)
+    environment = {"OMP_NUM_THREADS": str(share)} | os.environ | {"PALIMPSEST_WORKERS": str(share)}
+    # In sessions of their own: a terminal's signals are handed on once, not twice.
+    processes = [subprocess.Popen([*AGENT, sweep], env=environment, start_new_session=True) for _ in range(agents)]
     while any(process.poll() is None for process in processes):
-        try:
-            time.sleep(0.2)
-        except KeyboardInterrupt:
-            # A terminal tells all processes.
-            handed_on = True
-        if interrupt.told() and not handed_on:
-            handed_on = True
+        if interrupt.told():
             for process in processes:
                 process.terminate()
-    codes = [process.returncode for process in processes]
-    if handed_on or COME_AGAIN in codes:
-        raise Interrupted(f"{sweep}: its trials are saved; go on with: bash submit_scripts/submit_sweep.sh {sweep}")
+            break
+        time.sleep(0.2)
+    codes = [process.wait() for process in processes]
+    if interrupt.told() or COME_AGAIN in codes:
+        raise Interrupted(f"{sweep}: its trials are saved; go on with: {command}")
     if any(codes):
-        raise RunError(
-            f"{sweep}: {sum(map(bool, codes))} of {agents} agents failed; the trials that are done: python -m train.sweep best {sweep}"
-        )
+        raise RunError(f"{sweep}: {sum(map(bool, codes))} of {agents} agents failed; when that is mended, go on with: {command}")
 
 
 def submit_chain(
@@ -205,6 +212,7 @@ def submit_chain(
             slurm.cancel(jobs)
         raise InputError(f"{error}; nothing of this search stays in the queue") from None
     print(f"logs: {frozen.folder()}/<job>_<agent>.out; at the end: {sweeps_root() / steps[-1].name / 'list.yaml'} and trials.csv")
+    print(f"stop it all with: scancel {' '.join(map(str, jobs))}", flush=True)
     return jobs
 
 
@@ -235,15 +243,26 @@ def submit_job(name: str, work: Sequence[str], count: int, before: Sequence[int]
 
 
 def follow(jobs: Sequence[int], result: Path) -> None:
-    """Waits until the jobs have left the queue, and shows what the last one wrote; RunError where it wrote nothing."""
+    """Waits until the jobs have left the queue, and shows what the last one wrote; RunError, with what it said, where one failed."""
     begin = time.time()
     try:
         while any(task.array in jobs for task in slurm.queue()):
             time.sleep(float(os.environ.get("PALIMPSEST_POLL_SECONDS") or 15))
     except KeyboardInterrupt:
         raise Interrupted("waiting; the jobs go on") from None
-    logs = [frozen.folder() / f"{job}_0.out" for job in jobs]
-    if not logs[-1].exists() or not result.exists() or result.stat().st_mtime < begin - 1:
-        ran = [log for log in logs if log.exists()]
-        raise RunError(f"the search did not come to its end{f'; see {ran[-1]}' if ran else ''}")
+    logs = [log for job in jobs for log in sorted(frozen.folder().glob(f"{job}_*.out"))]
+    if not result.exists() or result.stat().st_mtime < begin - 1:
+        failed = [log for log in logs if not ended_well(log)]
+        raise RunError(f"the search did not come to its end{f'; {last_words(failed[0])} (log: {failed[0]})' if failed else ''}")
     print(logs[-1].read_text(errors="replace"), end="")
+
+
+def ended_well(log: Path) -> bool:
+    """Whether the last attempt of a task ended with exit code 0, by its log."""
+    return log.read_text(errors="replace").rstrip().endswith("ended with exit code 0")
+
+
+def last_words(log: Path) -> str:
+    """The last line of a task's log that is an error's, else the last one."""
+    lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+    return next((line for line in reversed(lines) if re.match("error: |failed: |stopped: ", line)), lines[-1])
