@@ -16,7 +16,9 @@ LRS = [0.0001, 0.001, 0.01, 0.1, 1.0, 0.3]
 def one_step(folder: Path, name: str = "one", **more: Any) -> Path:
     """A search for the learning rate of a network that is trained for 3 epochs; `more` are parameters, None leaves one out."""
     fixed = {"dataset": "FashionMNIST-mini", "method": "Identity", "seed": 3, "epochs": 3, "evaluation.images": 50}
-    return write(folder, name, "selection/clean_accuracy", {key: {"value": value} for key, value in fixed.items()} | {"lr": {"values": LRS}} | more)
+    return write(
+        folder, name, "selection/clean_accuracy", {key: {"value": value} for key, value in fixed.items()} | {"lr": {"values": LRS}} | more
+    )
 
 
 def two_step(folder: Path, name: str = "two", first: str = "one", **more: Any) -> Path:
@@ -38,7 +40,13 @@ def write(folder: Path, name: str, metric: str, parameters: dict[str, Any], comm
 
 def environment(runs: Path, **more: str) -> dict[str, str]:
     """The environment of a command: python from PATH is this one, on one thread."""
-    surroundings = os.environ | {"PALIMPSEST_RUNS": str(runs), "OMP_NUM_THREADS": "1", "TINY_TRAIN": "60", "OMP_WAIT_POLICY": "passive"}
+    folder = runs.parent / "client"
+    folder.mkdir(exist_ok=True)
+    surroundings = (
+        os.environ
+        | {"WANDB_DIR": str(folder)}
+        | {"PALIMPSEST_RUNS": str(runs), "OMP_NUM_THREADS": "1", "TINY_TRAIN": "60", "OMP_WAIT_POLICY": "passive"}
+    )
     return surroundings | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]), **more}
 
 
@@ -49,6 +57,8 @@ def command(*words: object) -> list[str]:
 
 def call(runs: Path, *words: object, code: int = 0, **more: str) -> str:
     """Runs `python -m train.sweep WORDS` and returns all that it says."""
-    done = subprocess.run(command(*words), cwd=ROOT, env=environment(runs, **more), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(
+        command(*words), cwd=ROOT, env=environment(runs, **more), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     assert done.returncode == code, done.stdout
     return done.stdout

@@ -11,7 +11,6 @@ from tests.sweep.searches import call, command, environment, one_step
 from tests.train.wandb_runs import wait_until
 from train.entry import ROOT
 
-
 # Each starts agents and trials as processes of their own.
 pytestmark = pytest.mark.slow
 

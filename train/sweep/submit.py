@@ -135,6 +135,7 @@ def has_server() -> bool:
     if os.environ.get("WANDB_MODE") in ("offline", "dryrun", "disabled"):
         return False
     import wandb
+
     from train.tracking import has_account
 
     return has_account(wandb)
