@@ -109,13 +109,13 @@ def published(dataset: str) -> dict[str, Search]:
 SEARCHES = {
     "demo_step_one": Search(
         "FashionMNIST-mini", "Identity", CLEAN, {"lr": (0.0003, 0.001, 0.003, 0.01, 0.1, 1.0)},
-        time="6 trials of 10 epochs: ONE min on 2 cores, no GPU.",
+        time="6 trials of 10 epochs: 1 min on 2 cores that had other work, too; no GPU.",
         expect="Expect lr 0.1 to win with a clean accuracy of 81 % on validation images, before 0.01 with 74 %; lr 1 diverges, which is told.",
         fixed={"epochs": 10},
     ),
     "demo_step_two": Search(
         "FashionMNIST-mini", "ModularSystem", ELEMENTALS, {"module.lr": (0.0001, 0.001, 0.1), "module.weight": (0.1, 10.0)},
-        time="6 trials of 2 epochs for each of six modules, after the 6 trials of step one: TWO min on 2 cores, no GPU.",
+        time="6 trials of 2 epochs for each of six modules, after the 6 trials of step one (1 min): 2 min on 2 cores that had other work, too; no GPU.",
         expect="Expect lr 0.1, weight 0.1 to win with an accuracy of 74 % on single corruptions (validation images), before weight 10 with 68 %.",
         fixed={"epochs": 2, "module.level": 3}, part="backbone", rests_on="demo_step_one",
     ),

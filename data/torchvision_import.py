@@ -25,7 +25,7 @@ def import_torchvision() -> ModuleType:
             raise
     import torch
 
-    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+    for name in [name for name in list(sys.modules) if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
     for operator in _BOX_OPERATORS:
         if not hasattr(torch.ops.torchvision, operator):

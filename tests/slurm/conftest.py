@@ -33,10 +33,13 @@ MAX_RESTARTS=20
 setup() { printf '%s\\n' "$WORDS" >>"$PALIMPSEST_RUNS/../setup.txt"; }
 RUN=(bash "$PALIMPSEST_RUNS/../run.sh")
 """
-# In place of `train` its slow twin on few images.
+# In place of `train` and `train.sweep` their slow twins on few images.
 RUN = """
 words=()
-for word in "$@"; do if [ "$word" = train ]; then word=tests.slurm.paced; fi; words+=("$word"); done
+for word in "$@"; do
+  case $word in train) word=tests.slurm.paced ;; train.sweep) word=tests.slurm.paced_sweep ;; esac
+  words+=("$word")
+done
 exec "${words[@]}"
 """
 BASE = "dataset: 0, batch_size: 64, threads: 1, evaluation: {images: 100, compositions: elementals}"
@@ -105,9 +108,11 @@ class Cluster:
         self.site.write_text(SITE)
         (folder / "run.sh").write_text(RUN)
 
-    def submit(self, *arguments: object, code: int = 0, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-        """`bash submit_array.sh ARGUMENTS`; fails where it ends with another code."""
-        words = ["bash", str(ROOT / "submit_array.sh"), *map(str, arguments)]
+    def submit(
+        self, *arguments: object, code: int = 0, cwd: Path = ROOT, script: str = "submit_array.sh"
+    ) -> subprocess.CompletedProcess[str]:
+        """`bash submit_array.sh ARGUMENTS`, or another script; fails where it ends with another code."""
+        words = ["bash", str(ROOT / script), *map(str, arguments)]
         ended = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=cwd, timeout=240)
         assert ended.returncode == code, ended.stdout + ended.stderr
         assert "Traceback" not in ended.stdout + ended.stderr

@@ -231,7 +231,7 @@ def test_workers_never_take_the_same_point(tmp_path):
 
 
 # Each is worse than those before it.
-FALLING = {"lr": {"values": [0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003]}}
+FALLING = {"lr": {"values": [0.1, 0.03, 0.01, 0.003, 0.001, 0.0003]}}
 HYPERBAND = {"type": "hyperband", "min_iter": 2, "eta": 2}
 LONG = NETWORK | {"epochs": 60}
 
@@ -327,10 +327,12 @@ def test_a_trial_of_which_a_part_failed_trains_no_further_parts(tmp_path, monkey
     part = experiments_of(entry_of(read_sweep(path).points()[0]))[0].requires()[1]
     part.directory.parent.mkdir(parents=True)
     part.directory.write_text("in the way")
-    said = run(path, runs, code=1)
+    said = run(path, runs, workers=2, code=1)
     assert states(runs, path) == ["failed", "done"]
     assert said.count("FAILED") == 2
-    assert len(list(runs.glob("*/Module-*/done.json"))) == 6
+    # Of five others: at each of the two attempts the one that was begun at the same time.
+    assert len(list(runs.glob("*/Module-*-lr0.01-*/done.json"))) <= 2
+    assert len(list(runs.glob("*/Module-*-lr0.1-*/done.json"))) == 6
     assert not system.exists()
     part.directory.unlink()
     run(path, runs)
@@ -352,4 +354,20 @@ def test_hyperband_that_is_killed_goes_on(tmp_path, monkeypatch):
     training = [lambda: ended(runs) >= 1 and at_work(runs), lambda: "pruned" in states(runs, path)]
     kill_at(training, path, runs, workers=2)
     check_hyperband(path, runs, monkeypatch)
-    assert "8 over already" in run(path, runs)
+    assert "6 over already" in run(path, runs)
+
+
+@pytest.mark.slow
+def test_what_hyperband_stopped_can_be_trained_and_what_is_finished_is_not_stopped(tmp_path):
+    """Stopped by one search, trained to the end by a second one, then reported at once to a third that would stop it."""
+    runs = tmp_path / "runs"
+    stops, whole, finished = (
+        file(tmp_path, name, LONG, FALLING, "valid/loss", **more)
+        for name, more in [("stops", {"early_terminate": HYPERBAND}), ("whole", {}), ("rungs", {"early_terminate": HYPERBAND})]
+    )
+    run(stops, runs)
+    run(whole, runs)
+    assert "pruned" in states(runs, stops)
+    assert states(runs, whole) == ["done"] * 6
+    run(finished, runs, workers=2)
+    assert trials(runs, finished) == trials(runs, whole)

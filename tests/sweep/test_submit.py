@@ -84,11 +84,9 @@ def test_two_steps_without_a_server_end_with_a_list_and_all_trials(runs, steps):
 
 
 @pytest.mark.slow
-def test_two_agents_share_the_trials_of_both_steps(tmp_path, runs, online):
-    one = one_step(tmp_path, lr={"values": [0.0001, 0.001, 0.01, 0.1]})
-    two = two_step(tmp_path, **{"module.lr": {"values": [0.001, 0.1]}, "module.weight": {"values": [0.1, 1]}})
-    said = call(runs, "submit", one, two, "--local", "--agents", 2)
-    assert_complete(runs, ["one"] * 4 + ["two"] * 4)
+def test_two_agents_share_the_trials_of_both_steps(runs, steps, online):
+    said = call(runs, "submit", *steps, "--local", "--agents", 2)
+    assert_complete(runs, ["one", "one", "two", "two"])
     first, second = map(online.sweep, re.findall(r"W&B sweep \S+/(\w+)$", said, re.MULTILINE))
     for sweep, name in ((first, "one"), (second, "two")):
         assert (sweep["config"]["name"], sweep["state"]) == (name, "FINISHED")
@@ -96,11 +94,11 @@ def test_two_agents_share_the_trials_of_both_steps(tmp_path, runs, online):
         assert {run["state"] for run in sweep["runs"]} == {"finished"}
     # Registered sweeps that are over: only their winners are written again.
     (runs / "sweeps" / "two" / "list.yaml").unlink()
-    path = "/".join(["local", "palimpsest", ""])
-    again = call(runs, "submit", path + first["name"], path + second["name"], "--local")
-    assert again.startswith(f"one ({path}{first['name']}) then two ({path}{second['name']}); on this machine, as W&B sweeps\n")
-    assert_complete(runs, ["one"] * 4 + ["two"] * 4)
-    assert len(online.runs()) == 8
+    paths = [f"local/palimpsest/{sweep['name']}" for sweep in (first, second)]
+    again = call(runs, "submit", *paths, "--local", "--seeds", "7")
+    assert again.startswith(f"one ({paths[0]}) then two ({paths[1]}); on this machine, as W&B sweeps\n")
+    assert_complete(runs, ["one", "one", "two", "two"], seeds=1)
+    assert [len(online.sweep(sweep["name"])["runs"]) for sweep in (first, second)] == [2, 2]
 
 
 def test_a_dry_run_starts_nothing_from_wherever_it_is_typed(tmp_path, runs, steps, online):
@@ -143,14 +141,16 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, runs, steps):
 
 
 def test_what_is_registered_is_looked_at_before_anything_starts(tmp_path, runs, steps, online):
-    assert "local/palimpsest/nowhere" in refused(runs, "local/palimpsest/nowhere", "--local", WANDB_MODE="online")
+    assert "local/palimpsest/nowhere: there is no such W&B sweep" in refused(
+        runs, "local/palimpsest/nowhere", "--local", WANDB_MODE="online"
+    )
     sweep = register(runs, one_step(tmp_path, "other", **SHORT))
     assert "rests on no step before it" in refused(runs, sweep, steps[1], "--local", WANDB_MODE="online")
     online.stop()
     assert "does not answer" in refused(runs, sweep, "--local", WANDB_MODE="online")
     online.start()
     assert online.runs() == []
-    assert not list(runs.glob("*"))
+    assert not runs.exists()
 
 
 def interrupt(runs, words, keyboard, **more):

@@ -37,9 +37,13 @@ def write_winners(runs, values):
     """The winners of other searches that these values name: the first points of these, shortened."""
     for value in values.values():
         if match := re.fullmatch(r"runs/sweeps/(\w+)/best\.yaml", str(value)):
+            winner = shortened(read_sweep(FOLDER / f"{match[1]}.yaml").points()[0])
+            if (winner["dataset"], winner["method"]) == ("FaceScrub", "Identity"):
+                # After a few steps, the statistics of its batch norm are so far off that the frozen network overflows.
+                winner["epochs"] = 20
             path = runs / "sweeps" / match[1] / "best.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(yaml.safe_dump([shortened(read_sweep(FOLDER / f"{match[1]}.yaml").points()[0])]))
+            path.write_text(yaml.safe_dump([winner]))
 
 
 def inspected(folder, *options):
@@ -61,7 +65,7 @@ def test_a_trial_of_the_file(path, runs):
     command = [own for word in sweep.command for own in words.get(word, [word])]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "PALIMPSEST_"))}
     environment |= {"WANDB_SWEEP_ID": f"{SWEEP}{sweep.name}", "WANDB_RUN_ID": RUN, "WANDB_MODE": "offline", "PALIMPSEST_RUNS": str(runs)}
-    environment |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "TINY_TRAIN": "4", "TINY_VALID": "2", "TINY_PRETENDED": "4"}
+    environment |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "TINY_TRAIN": "4", "TINY_VALID": "2", "TINY_PRETENDED": "3"}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 

@@ -63,9 +63,9 @@ def read_server_sweep(path: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             }
             for run in sweep.runs
         ]
-    except ValueError as error:
-        raise InputError(f"{path}: {first_line(error)}") from None
     except Exception as error:
-        # The client's own errors have no common class.
+        # The client's own errors have no common class; what it makes of a sweep that is not there wraps a ValueError.
+        if isinstance(getattr(error, "exc", error), ValueError):
+            raise InputError(f"{path}: there is no such W&B sweep") from None
         raise RunError(f"{path}: W&B: {first_line(error)}") from None
     return dict(sweep.config), runs

@@ -19,7 +19,7 @@ from train.lists import Entry, plan
 from train.lock import Lock, describe
 from train.pool import Job, Outcome, default_workers, run_jobs
 from train.run import read_json, state
-from train.sweep.agents import was_told
+from train.sweep.agents import obey_agent, was_told
 from train.sweep.entry import entry_of, experiments_of
 from train.sweep.metrics import measure
 from train.sweep.trials import Trial, TrialSubject, begin_trial, read_trial, sweep_folder
@@ -40,6 +40,7 @@ def run_trial(values: Mapping[str, Any], workers: int | None, quiet: bool) -> No
     if not (sweep and run):
         tell(carry_out(read_values(values)[1], workers, quiet))
         return
+    obey_agent()
     problem = None
     try:
         entry, experiments = read_values(values)
