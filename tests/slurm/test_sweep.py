@@ -35,7 +35,7 @@ def steps(tmp_path):
 
 def long(folder, lrs):
     """A search whose trials can be met at work while they are paced."""
-    path = one_step(folder, lr={"values": lrs}, epochs={"value": 30}, batch_size={"value": 64})
+    path = one_step(folder, lr={"values": lrs}, epochs={"value": 24}, batch_size={"value": 64})
     path.write_text(path.read_text().replace("tests.sweep.tiny", "tests.slurm.paced_sweep"))
     return path
 
@@ -130,12 +130,12 @@ def test_an_agent_that_is_warned_and_preempted_goes_on_with_its_trial(search, on
     search.empty()
     text = logs(search, agent)[0]
     assert text.index("queued again after warning") < text.index("preempted, and queued again by Slurm") < text.index("start 3 on")
-    assert epochs(search) == (list(range(1, 31)), 3)
+    assert epochs(search) == (list(range(1, 25)), 3)
     assert online.runs() == [run]
     stored = online.run(run)
     assert stored["state"] == "finished"
-    assert [row["epoch"] for row in stored["history"] if "epoch" in row][:30] == list(range(1, 31))
-    assert [row["_step"] for row in stored["history"]] == list(range(31))
+    assert [row["epoch"] for row in stored["history"] if "epoch" in row][:24] == list(range(1, 25))
+    assert [row["_step"] for row in stored["history"]] == list(range(25))
     assert [(row["trial"], row["state"]) for row in trials(search, "one")] == [(run, "done")]
 
 

@@ -4,6 +4,9 @@ import json
 import os
 import signal
 import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +71,32 @@ def test_a_preempted_agents_trial_goes_on_with_another_agent(tmp_path, runs, onl
     attempts = (runs / trial["main"] / "attempts.jsonl").read_text().splitlines()
     assert len(attempts) == 2
     assert online.runs() == [run]
+
+
+def processes_of(runs):
+    """The processes that have these runs in their environment, in the order in which they were started."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"PALIMPSEST_RUNS={runs}\0".encode() in (process / "environ").read_bytes():
+                found.append(int(process.name))
+    return sorted(found)
+
+
+def test_of_an_agent_all_of_whose_processes_are_told_twice_the_trial_goes_on(tmp_path, runs, online):
+    """As a cluster does when it preempts a job."""
+    sweep = register(runs, one_step(tmp_path, lr={"values": [0.1]}, epochs={"value": 200}))
+    agent = start(runs, sweep)
+    wait_until(lambda: epochs(runs) > 2, 60)
+    for _ in range(2):
+        for process in processes_of(runs):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGTERM)
+        time.sleep(0.2)
+    end(agent, 85)
+    [(run, trial)] = trials(runs, sweep).items()
+    assert (trial["state"], online.run(run)["state"]) == ("stopped", "preempted")
+    wait_until(lambda: processes_of(runs) == [])
 
 
 def test_a_cancelled_sweep_stops_its_trial_for_good(tmp_path, runs, online):

@@ -82,7 +82,8 @@ def run_agent(sweep: str, count: int | None) -> None:
     # In a group of its own, which a terminal's signals do not reach; its trials take notice of SIGTERM when they listen.
     with interrupt.shielded():
         process = subprocess.Popen([*CLIENT, "--forward-signals", *limit, sweep], env=environment, process_group=0)
-    told, failures = False, []
+    told = False
+    failures: list[str] = []
     while process.poll() is None and not told and not failures:
         time.sleep(LOOK_SECONDS)
         told = mark.exists()
@@ -92,7 +93,8 @@ def run_agent(sweep: str, count: int | None) -> None:
         mark.touch()
         process.kill()
         process.wait()
-        wait_for_trial(folder, own, sweep_id)
+        # Where trials fail, the last one perhaps never begins.
+        wait_for_trial(folder, own, sweep_id, 0 if failures else BEGIN_SECONDS)
     found = ended(endings(folder, own, sweep_id))
     states = [state for state, _ in found]
     tally = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
@@ -107,14 +109,14 @@ def run_agent(sweep: str, count: int | None) -> None:
         raise RunError(f"agent of {sweep}: the client ended with exit code {process.returncode}")
 
 
-def wait_for_trial(folder: Path, own: Path, sweep_id: str) -> None:
-    """Waits until the trial that an agent started last has ended, or has not begun in time."""
-    end = time.monotonic() + BEGIN_SECONDS
+def wait_for_trial(folder: Path, own: Path, sweep_id: str, seconds: float) -> None:
+    """Waits until the trial that an agent started last has ended, or has not begun within `seconds`."""
+    end = time.monotonic() + seconds
     started = begun(own, sweep_id)
     while started:
         trial = read_trial(folder / started[-1])
         mine = trial is not None and trial.agent == str(own / "told")
-        if holder(folder / started[-1] / "lock") is None and (mine or time.monotonic() > end):
+        if holder(folder / started[-1] / "lock") is None and (mine or time.monotonic() >= end):
             return
         time.sleep(LOOK_SECONDS / 5)
 
