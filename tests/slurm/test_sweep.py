@@ -124,6 +124,8 @@ def test_an_agent_that_is_warned_and_preempted_goes_on_with_its_trial(search, on
     assert online.run(run)["state"] == "preempted"
     done = len(epochs(search)[0])
     until(lambda: epochs(search)[1] == 2 and len(epochs(search)[0]) > done + 1)
+    # Slurm takes its time to preempt.
+    search.pace(1)
     search.ask("sbatch", "--partition=main", "--cpus-per-task=4", "--output=/dev/null", "--wrap=sleep 2")
     until(lambda: search.restarts(task) == 2)
     search.pace(0)

@@ -13,6 +13,7 @@ import pytest
 from tests.sweep.searches import call, command, environment, one_step
 from tests.train.wandb_runs import wait_until
 from train.entry import ROOT
+from train.sweep.server import register_once
 
 # Each starts agents and trials as processes of their own.
 pytestmark = pytest.mark.slow
@@ -121,9 +122,28 @@ def test_an_agent_whose_trials_fail_fails(tmp_path, runs):
 
 def test_an_agent_whose_trials_never_begin_fails(tmp_path, runs):
     path = one_step(tmp_path, lr={"values": [1, 2, 3, 4, 5, 6, 7, 8]})
-    path.write_text(path.read_text().replace("tests.sweep.tiny", "tests.sweep.missing"))
+    path.write_text(path.read_text().replace("- python\n- -m\n- tests.sweep.tiny\n- trial", "- /bin/false"))
     said = call(runs, "agent", register(runs, path), code=1)
     assert "it ended before it began" in said.splitlines()[-1]
+
+
+def test_an_agent_of_no_sweep_says_so_in_one_line(runs):
+    said = call(runs, "agent", "local/palimpsest/nothing", code=2)
+    assert said == "error: local/palimpsest/nothing: there is no such W&B sweep\n"
+    assert not runs.exists()
+
+
+def test_a_file_is_registered_once(tmp_path, runs, online, monkeypatch):
+    monkeypatch.setenv("PALIMPSEST_RUNS", str(runs))
+    path = one_step(tmp_path)
+    first, before = register_once(str(path))
+    assert (register_once(str(path)), before) == ((first, True), False)
+    online.cancel(first.rpartition("/")[2])
+    second, before = register_once(str(path))
+    assert not before
+    path.write_text(path.read_text().replace("- 0.3\n", "- 0.35\n"))
+    third, before = register_once(str(path))
+    assert (len({first, second, third}), before) == (3, False)
 
 
 def test_trials_that_diverge_are_a_result(tmp_path, runs, online):

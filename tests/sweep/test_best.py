@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import info_dicts
-from errors import RunError
+from errors import InputError, RunError
 from tests.sweep.searches import one_step, two_step
 from train.build import build, experiment_class
 from train.lists import read
 from train.run import write_json
-from train.sweep.best import Outcome, Result, csv_text, finite, lean, list_text, read_seeds, unseeded, varied, write_best
+from train.sweep.best import Outcome, Result, csv_text, finite, lean, list_text, read_outcome, read_seeds, unseeded, varied, write_best
 from train.sweep.entry import entry_of, experiments_of
 from train.sweep.file import read_sweep
 from train.sweep.local import study_folder
@@ -115,6 +115,49 @@ def test_the_winner_can_be_named_by_another_search(tmp_path, monkeypatch):
     best = tmp_path / "runs" / "sweeps" / "one" / "best.yaml"
     best.write_text(best.read_text().replace("lr: 0.001", "lr: 0.01"))
     assert study_folder(two) != before
+
+
+def test_a_winner_before_the_end_is_called_provisional(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PALIMPSEST_RUNS", str(tmp_path / "runs"))
+    path = one_step(tmp_path)
+    sweep = read_sweep(path)
+    for number, state in enumerate(["done", "diverged", "stopped"]):
+        values = sweep.points()[number]
+        entry = entry_of(values)
+        trial = begin_trial(study_folder(sweep) / str(number), values, entry, experiments_of(entry))
+        trial.end(state, {CLEAN: 0.3} if state == "done" else {})
+    write_best([str(path)], None, [1])
+    assert "PROVISIONAL: 2 of 6 trials have come to a result" in capsys.readouterr().out
+    for name in ("best.yaml", "list.yaml"):
+        assert "PROVISIONAL: 2 of 6" in (tmp_path / "runs" / "sweeps" / "one" / name).read_text()
+    # Another search of that name is not this one.
+    path.write_text(path.read_text().replace("- 0.3\n", "- 0.35\n"))
+    with pytest.raises(InputError, match=r"was not run as it is now \(but with other contents: local-"):
+        write_best([str(path)], None, [1])
+
+
+def test_sources_that_do_not_belong_together_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("PALIMPSEST_RUNS", str(tmp_path / "runs"))
+    paths = [one_step(tmp_path, name) for name in ("one", "other")]
+    for path in paths:
+        sweep = read_sweep(path)
+        entry = entry_of(sweep.points()[0])
+        begin_trial(study_folder(sweep) / "0", sweep.points()[0], entry, experiments_of(entry)).end("done", {CLEAN: 0.3})
+    with pytest.raises(InputError, match=r"does not rest on .*one.yaml: no trial names runs/sweeps/one/best.yaml"):
+        write_best([str(path) for path in paths], None, [1])
+    assert not (tmp_path / "runs" / "sweeps" / "one" / "best.yaml").exists()
+
+
+def test_a_source_that_is_nothing_is_one_line(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="is a folder; name the file of its search"):
+        read_outcome(str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match="a/b/c: no such file; and as a W&B sweep: W&B: no API key"):
+        read_outcome("a/b/c")
+    with pytest.raises(InputError, match="nothing: no such file; and as a W&B sweep: must be a W&B sweep as ENTITY/PROJECT/ID"):
+        read_outcome("nothing")
 
 
 def test_the_table_holds_every_trial_of_every_search():

@@ -144,7 +144,7 @@ def test_a_grid_has_a_trial_for_each_point_with_the_metrics_of_its_run(grid, mon
             assert metrics == {}
     assert len({metrics[CLEAN] for _, state, metrics in found.values() if state == "done"}) > 1
     assert "grid: at most 6 trials, 0 over already" in said
-    assert said.splitlines()[-1] == "grid: 4 done, 2 diverged"
+    assert "grid: 4 done, 2 diverged" in said.splitlines()
     assert [line.partition("]")[0] for line in said.splitlines() if "trial " in line] == [f"[{n}/6" for n in range(1, 7)]
 
 
@@ -163,7 +163,7 @@ def test_the_same_command_again_does_nothing(grid):
     before = {own: own.stat().st_mtime_ns for own in runs.glob("*/*/*.json*")}, results(runs, path)
     said = run(path, runs)
     assert "6 over already" in said
-    assert said.splitlines()[-1] == "grid: 4 done, 2 diverged"
+    assert "grid: 4 done, 2 diverged" in said.splitlines()
     assert ({own: own.stat().st_mtime_ns for own in runs.glob("*/*/*.json*")}, results(runs, path)) == before
 
 
@@ -195,7 +195,7 @@ def test_what_is_finished_is_not_trained_again(grid, tmp_path):
     assert {own: (own.stat().st_mtime_ns, own.read_bytes()) for own in runs.glob("FashionMNIST-mini/*/*.json*")} == trained
     by_lr = {values["lr"]: (state, metrics) for values, state, metrics in trials(runs, other).values()}
     assert by_lr == {values["lr"]: (state, metrics) for values, state, metrics in trials(runs, grid[0]).values()}
-    assert said.splitlines()[-1] == "other: 4 done, 2 diverged"
+    assert "other: 4 done, 2 diverged" in said.splitlines()
 
 
 def test_what_failed_is_tried_again(tmp_path, monkeypatch):
@@ -214,7 +214,7 @@ def test_what_failed_is_tried_again(tmp_path, monkeypatch):
     (stale / "experiment.json").unlink()
     said = run(path, runs)
     assert "at most 3 trials, 1 over already" in said
-    assert said.splitlines()[-1] == "failing: 3 done"
+    assert "failing: 3 done" in said.splitlines()
     assert states(runs, path) == ["done"] * 3
     endings = [
         trial.user_attrs["ending"]
@@ -227,7 +227,7 @@ def test_workers_never_take_the_same_point(tmp_path):
     searched = {"lr": {"values": [0.01, 0.1]}, "seed": {"values": [1, 2, 3]}}
     path, runs = file(tmp_path, "random", NETWORK | {"epochs": 1}, searched, method="random", run_cap=30), tmp_path / "runs"
     said = run(path, runs, workers=4)
-    assert said.splitlines()[-1] == "random: 6 done"
+    assert "random: 6 done" in said.splitlines()
     points = [(values["lr"], values["seed"]) for values, _, _ in trials(runs, path).values()]
     assert sorted(points) == [(lr, seed) for lr in (0.01, 0.1) for seed in (1, 2, 3)]
     assert [len(own.read_text().splitlines()) for own in runs.glob("*/*/attempts.jsonl")] == [1] * 6

@@ -102,10 +102,10 @@ def test_two_agents_share_the_trials_of_both_steps(runs, steps, online):
 
 
 def test_a_dry_run_starts_nothing_from_wherever_it_is_typed(tmp_path, runs, steps, online):
-    shown = script("the runs", "one.yaml", "../here/two.yaml", "--dry-run", "--agents", 2, "--local", cwd=here(tmp_path))
+    shown = script(runs, "one.yaml", "../here/two.yaml", "--dry-run", "--agents", 2, "--local", cwd=here(tmp_path))
     assert (shown.returncode, shown.stderr) == (0, "")
     assert shown.stdout == "one (2 trials) then two (2 trials); on this machine, as W&B sweeps\n"
-    alone = script("the runs", "one.yaml", "--dry-run", "--local", cwd=here(tmp_path), **ALONE)
+    alone = script(runs, "one.yaml", "--dry-run", "--local", cwd=here(tmp_path), **ALONE)
     assert alone.stdout == "one (2 trials); on this machine, without a W&B server\n"
     assert online.sweeps() == []
     assert not runs.exists()

@@ -17,6 +17,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -36,11 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def check(words: Sequence[str]) -> None:
     arguments = Arguments("python -m train.sweep check", description="Validates sweep files; nothing is started.")
     arguments.add_argument("files", nargs="+")
-    from train.sweep.file import read_sweep
+    from train.sweep.check import check as check_files
 
-    for path in arguments.parse_args(words).files:
-        sweep = read_sweep(path)
-        print(f"{path}: {sweep.name}: {sweep.method}, {sweep.trials} trials, {sweep.metric.goal} {sweep.metric.name}")
+    check_files(arguments.parse_args(words).files)
 
 
 def run(words: Sequence[str]) -> None:
@@ -51,7 +50,7 @@ def run(words: Sequence[str]) -> None:
     from train.sweep.file import read_sweep
 
     sweep = read_sweep(options.file)
-    interrupt.listen()
+    interrupt.listen(signal.SIGINT)
     from train.pool import default_workers
     from train.sweep.local import search
 

@@ -63,10 +63,14 @@ def parse_sweep(text: str) -> tuple[str, str, str]:
 def run_agent(sweep: str, count: int | None) -> None:
     """Runs trials of a sweep until it has no more, or `count`; each agent one at a time.
 
-    RunError where its trials keep failing or the client ends with an error; Interrupted where it was told to stop: its trial has saved and went
+    InputError where there is no such sweep; RunError where its trials keep failing or the client ends with an error; Interrupted where it was told to stop: its trial has saved and went
     back to the sweep, and whoever asks next goes on with it.
     """
+    from train.sweep.server import read_server_sweep
+
     sweep_id = parse_sweep(sweep)[2]
+    # In one line, before the client says it in many.
+    read_server_sweep(sweep)
     folder = sweep_folder(sweep_id)
     own = folder / "agents" / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     own.mkdir(parents=True)

@@ -10,7 +10,8 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from train.fields import FieldError
 from train.run import write_atomically
 from train.sweep.entry import class_of, experiments_of
 from train.sweep.metrics import Metric, metrics_of
-from train.sweep.trials import read_trials, sweeps_root
+from train.sweep.trials import read_trials, sweep_folder, sweeps_root
 
 # How a run's state at W&B is called here, where its own record does not say so.
 AT_WANDB = {"finished": "done", "preempted": "stopped", "preempting": "stopped", "killed": "stopped", "pending": "not begun"}
@@ -49,6 +50,21 @@ class Outcome:
     source: str
     metric: Metric
     results: list[Result]
+    # The parameters that are searched, and how many trials there are to be; empty and None where that is not known.
+    searched: tuple[str, ...] = ()
+    expected: int | None = None
+
+    @property
+    def over(self) -> int:
+        """How many trials have come to a result."""
+        return sum(result.state in ("done", "diverged", "pruned") for result in self.results)
+
+    @property
+    def provisional(self) -> str:
+        """What to know of a winner that was found before the end; else empty."""
+        if self.expected is None or self.over >= self.expected:
+            return ""
+        return f"PROVISIONAL: {self.over} of {self.expected} trials have come to a result"
 
     def winner(self) -> Result:
         """The best trial; RunError where none was done."""
@@ -69,9 +85,14 @@ def plain(values: Mapping[str, Any]) -> str:
 
 def read_outcome(source: str) -> Outcome:
     """The search that a source names: a W&B sweep (ENTITY/PROJECT/ID), or the file of a local one. InputError where there is none."""
+    if Path(source).is_dir():
+        raise InputError(f"{source}: is a folder; name the file of its search, or a W&B sweep as ENTITY/PROJECT/ID")
     if Path(source).exists() or source.endswith((".yaml", ".yml")):
         return local_outcome(source)
-    return server_outcome(source)
+    try:
+        return server_outcome(source)
+    except InputError as error:
+        raise InputError(f"{source}: no such file; and as a W&B sweep: {str(error).removeprefix(f'{source}: ')}") from None
 
 
 def local_outcome(path: str) -> Outcome:
@@ -88,23 +109,29 @@ def local_outcome(path: str) -> Outcome:
         for trial in read_trials(folder)
     ]  # fmt: skip
     if not results:
-        raise InputError(f"{path}: this search was not run ({folder} has no trials); run it with: python -m train.sweep run {path}")
-    return Outcome(sweep.name, path, sweep.metric, sorted(results, key=lambda result: int(result.id)))
+        others = [other.name for other in folder.parent.glob("local-*/")]
+        was = f"as it is now (but with other contents: {', '.join(others)})" if others else f"({folder} has no trials)"
+        raise InputError(f"{path}: this search was not run {was}; run it with: python -m train.sweep run {path}")
+    results.sort(key=lambda result: int(result.id))
+    return Outcome(sweep.name, path, sweep.metric, results, tuple(sweep.searched), sweep.trials)
 
 
 def server_outcome(path: str) -> Outcome:
+    from train.sweep.file import validated
     from train.sweep.server import read_server_sweep
 
-    config, runs = read_server_sweep(path)
-    metric, entries = config.get("metric", {}).get("name"), [run["config"].get("entry") for run in runs]
+    sweep = read_server_sweep(path)
+    metric, entries = sweep.config.get("metric", {}).get("name"), [run["config"].get("entry") for run in sweep.runs]
     methods = {entry["method"] for entry in entries if entry}
     if not methods:
-        raise RunError(f"{path}: none of {len(runs)} runs is a trial that began, so there is no best one")
+        here = [trial for trial in read_trials(sweep_folder(path.rpartition("/")[2])) if trial.state == "done"]
+        sync = f"; {len(here)} ran offline: send them with: python -m train sync {path}" if here else ""
+        raise RunError(f"{path}: none of its {len(sweep.runs)} runs is a trial that began{sync}")
     allowed = metrics_of(class_of(min(methods)))
     if metric not in allowed:
         raise InputError(f"{path}: its metric is {metric!r}; a search selects by {', '.join(allowed)}")
     results = []
-    for run, entry in zip(runs, entries):
+    for run, entry in zip(sweep.runs, entries):
         values = {key: value for key, value in run["config"].items() if key not in ("entry", "experiments")}
         state = run["summary"].get("state") if run["state"] in ("finished", "failed") else None
         state = state or AT_WANDB.get(run["state"], run["state"])
@@ -112,7 +139,12 @@ def server_outcome(path: str) -> Outcome:
         results.append(
             Result(run["id"], state, values, entry or {}, value, run["summary"].get("seconds"), tuple(run["config"].get("experiments", ())))
         )
-    return Outcome(str(config.get("name") or path.rpartition("/")[2]), path, allowed[metric], results)
+    outcome = Outcome(str(sweep.config.get("name") or path.rpartition("/")[2]), path, allowed[metric], results)
+    with suppress(FieldError):
+        # Of a file of ours; a user may have registered another.
+        file = validated(Path(path), sweep.config)
+        outcome = replace(outcome, searched=tuple(file.searched), expected=file.trials)
+    return outcome
 
 
 def finite(value: object) -> float | None:
@@ -124,6 +156,12 @@ def write_best(sources: Sequence[str], out: str | None, seeds: Sequence[int]) ->
     outcomes = [read_outcome(source) for source in sources]
     if out and len(sources) > 1:
         raise InputError("--out: goes with one source")
+    for number, outcome in enumerate(outcomes[:-1], 1):
+        path = f"runs/sweeps/{outcome.name}/best.yaml"
+        if not any(path in result.values.values() for later in outcomes[number:] for result in later.results):
+            raise InputError(
+                f"{outcomes[-1].source}: does not rest on {outcome.source}: no trial names {path}; give first what the last one rests on"
+            )
     folders = [Path(out) if out else sweeps_root() / outcome.name for outcome in outcomes]
     for outcome, folder in zip(outcomes, folders):
         winner = outcome.winner()
@@ -134,6 +172,8 @@ def write_best(sources: Sequence[str], out: str | None, seeds: Sequence[int]) ->
         )
         point = ", ".join(f"{key}={winner.values[key]}" for key in varied(outcome))
         print(f"{outcome.name}: {len(outcome.results)} trials ({counts}); best: {point}: {outcome.metric.name} {winner.value:.6g}")
+        if outcome.provisional:
+            print(f"  {outcome.provisional}; the same command again, when the search is over, finds the winner of all")
         print(f"  {shown(folder / 'best.yaml')}")
     write_text(folders[-1] / "list.yaml", list_text(outcomes[-1], folders[-1] / "list.yaml", seeds))
     write_text(folders[-1] / "trials.csv", csv_text(outcomes))
@@ -167,7 +207,7 @@ def varied(outcome: Outcome) -> list[str]:
     """The values in which trials differ."""
     keys = dict.fromkeys(key for result in outcome.results for key in result.values)
     found = [key for key in keys if len({json.dumps(result.values.get(key), sort_keys=True) for result in outcome.results}) > 1]
-    return found or ["method"]
+    return list(outcome.searched) or found or ["method"]
 
 
 def best_text(outcome: Outcome, winner: Result) -> str:
@@ -175,7 +215,7 @@ def best_text(outcome: Outcome, winner: Result) -> str:
     entry = lean(winner.entry)
     several = "; it stands for the parts of all corruptions, as list.yaml has them" if len(experiments_of(winner.entry)) > 1 else ""
     lines = [
-        f"# The winner of {outcome.name} ({outcome.source}): trial {winner.id} of {len(outcome.results)}{several}.",
+        f"# The winner of {outcome.name} ({outcome.source}): trial {winner.id} of {outcome.expected or len(outcome.results)}{several}.{note(outcome)}",
         f"# {outcome.metric.name} {winner.value:.6g}, on validation images.",
         f"# Another search names it as a prerequisite: KEY: {{value: runs/sweeps/{outcome.name}/best.yaml}}",
         in_a_line(entry),
@@ -183,12 +223,16 @@ def best_text(outcome: Outcome, winner: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
+def note(outcome: Outcome) -> str:
+    return f" {outcome.provisional}." if outcome.provisional else ""
+
+
 def list_text(outcome: Outcome, path: Path, seeds: Sequence[int]) -> str:
     """The winner as a list: its experiments with every seed, ready to be submitted."""
     winner = outcome.winner()
     lines = [
         f"# bash submit_array.sh {shown(path)}",
-        f"# The winner of {outcome.name} ({outcome.source}) with {len(seeds)} seeds; prerequisites come by themselves.",
+        f"# The winner of {outcome.name} ({outcome.source}) with {len(seeds)} seeds; prerequisites come by themselves.{note(outcome)}",
         f"# It was selected by {outcome.metric.name} {winner.value:.6g}, on validation images, with seed {winner.entry.get('seed', 0)}.",
     ]
     for seed in seeds:

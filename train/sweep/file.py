@@ -12,6 +12,7 @@ parameters:                                                  # fields of an entr
 
 import difflib
 import hashlib
+import importlib.util
 import itertools
 import json
 import math
@@ -246,7 +247,18 @@ def read_command(command: object) -> tuple[str, ...]:
     for word in command[:-1]:
         if "${program}" in word or "${args" in word:
             raise FieldError("command", f"{word} has no place in it; write {COMMAND}")
+    if "-m" in command:
+        module, *rest = command[command.index("-m") + 1 :]
+        if not importable(module) or (module == "train.sweep" and rest[:1] != ["trial"]):
+            raise FieldError("command", f"must run a trial, as {COMMAND}, got {' '.join(['-m', module, *rest])}")
     return tuple(command)
+
+
+def importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def flatten(raw: object, prefix: str = "") -> dict[str, Parameter]:

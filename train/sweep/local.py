@@ -213,6 +213,8 @@ class Search:
         """Says how many trials ended how; RunError where some failed or none was done."""
         counts = Counter(self.study.endings.values())
         print(f"{self.sweep.name}: " + ", ".join(f"{number} {ending}" for ending, number in counts.most_common()), flush=True)
+        if counts["done"]:
+            print(f"its winner: python -m train.sweep best {self.sweep.path}", flush=True)
         if counts["failed"]:
             raise RunError(f"{counts['failed']} of {len(self.study.endings)} trials failed; the same command tries them again")
         if not counts["done"]:

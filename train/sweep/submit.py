@@ -104,7 +104,7 @@ def read_step(text: str) -> Step:
         return Step(text, sweep.name, sweep.raw["parameters"], sweep)
     from train.sweep.server import read_server_sweep
 
-    config, _ = read_server_sweep(text)
+    config = read_server_sweep(text).config
     return Step(text, str(config.get("name") or text.rpartition("/")[2]), config.get("parameters", {}), None)
 
 
@@ -145,10 +145,10 @@ def register(step: Step) -> str:
     """The path of a step's W&B sweep."""
     if step.sweep is None:
         return step.source
-    from train.sweep.server import register as register_sweep
+    from train.sweep.server import register_once
 
-    path = register_sweep(step.source)
-    print(f"{step.name}: W&B sweep {path}", flush=True)
+    path, before = register_once(step.source)
+    print(f"{step.name}: W&B sweep {path}{', registered before' if before else ''}", flush=True)
     return path
 
 
@@ -211,7 +211,7 @@ def submit_chain(
     except InputError as error:
         if jobs:
             slurm.cancel(jobs)
-        raise InputError(f"{error}; nothing of this search stays in the queue") from None
+        raise InputError(f"{error}; nothing of this search stays in the queue; --local searches on this machine") from None
     print(f"logs: {frozen.folder()}/<job>_<agent>.out; at the end: {sweeps_root() / steps[-1].name / 'list.yaml'} and trials.csv")
     print(f"stop it all with: scancel {' '.join(map(str, jobs))}", flush=True)
     return jobs
