@@ -93,7 +93,7 @@ def read_jsonl(path: Path) -> list[dict]:
     """The whole lines of a JSON-lines file; a torn last line (of a killed process) is left out."""
     try:
         lines = path.read_text().splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     rows = []
     for number, line in enumerate(lines):
