@@ -254,13 +254,8 @@ def log_path() -> str:
 
 
 @contextmanager
-def open_run(experiment: Experiment) -> Iterator[Run]:
-    """Opens an experiment's run directory under its lock.
-
-    InputError where it cannot be made or written, Held where another process has it. How the work inside ends is written to
-    failed.json (whatever it failed of) or stopped.json.
-    """
-    directory = experiment.directory
+def locked(directory: Path) -> Iterator[Lock]:
+    """A directory, made where it is not there, under its lock; InputError where it cannot be written, Held where another process has it."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = Lock(directory)
@@ -269,19 +264,31 @@ def open_run(experiment: Experiment) -> Iterator[Run]:
         raise InputError(f"{directory}: cannot be written ({error.strerror}); set PALIMPSEST_RUNS to a folder that can") from None
     if owner is not None:
         raise Held(f"{directory}: held by {describe(owner)}; wait for it, or stop it and start again")
-    run = Run(experiment, lock)
     try:
-        yield run
-    except Interrupted as error:
-        run.stop(str(error))
-        raise
-    except KeyboardInterrupt:
-        run.stop("interrupted from the keyboard; goes on from its last checkpoint")
-        raise
-    except InputError:
-        raise
-    except Exception as error:
-        run.fail(str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}", isinstance(error, Diverged))
-        raise
+        yield lock
     finally:
         lock.release()
+
+
+@contextmanager
+def open_run(experiment: Experiment) -> Iterator[Run]:
+    """Opens an experiment's run directory under its lock.
+
+    InputError where it cannot be made or written, Held where another process has it. How the work inside ends is written to
+    failed.json (whatever it failed of) or stopped.json.
+    """
+    with locked(experiment.directory) as lock:
+        run = Run(experiment, lock)
+        try:
+            yield run
+        except Interrupted as error:
+            run.stop(str(error))
+            raise
+        except KeyboardInterrupt:
+            run.stop("interrupted from the keyboard; goes on from its last checkpoint")
+            raise
+        except InputError:
+            raise
+        except Exception as error:
+            run.fail(str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}", isinstance(error, Diverged))
+            raise

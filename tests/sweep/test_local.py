@@ -172,7 +172,7 @@ def test_stopped_and_killed_it_ends_as_if_nothing_had_happened(grid, tmp_path, m
     monkeypatch.setenv("PALIMPSEST_RUNS", str(tmp_path))
     with running(path, tmp_path) as process:
         wait_for(lambda: ended(tmp_path) >= 1 and at_work(tmp_path), process)
-        with pytest.raises(InputError, match=f"held by process {process.pid} on .*; it cannot run twice at once"):
+        with pytest.raises(InputError, match=f"held by process {process.pid} on .*; wait for it, or stop it and start again"):
             search(read_sweep(path), 1)
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=PATIENCE)[0]

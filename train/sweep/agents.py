@@ -18,10 +18,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from errors import InputError, Interrupted, RunError
+from errors import Interrupted, RunError
 from train import interrupt
 from train.lock import holder
-from train.sweep.trials import read_trial, sweep_folder
+from train.sweep.server import read_server_sweep
+from train.sweep.trials import parse_sweep, read_trial, sweep_folder
 
 CLIENT = (sys.executable, "-m", "wandb", "agent")
 # After that many failures in a row (of trials that did not merely diverge) the agent is ended: something is wrong with this machine.
@@ -52,22 +53,12 @@ def obey_agent() -> None:
         threading.Thread(target=look, name="agent", daemon=True).start()
 
 
-def parse_sweep(text: str) -> tuple[str, str, str]:
-    """Entity, project and id of a W&B sweep; InputError where the text has another form."""
-    words = text.split("/")
-    if len(words) != 3 or not all(words):
-        raise InputError(f"{text}: must be a W&B sweep as ENTITY/PROJECT/ID, as `wandb sweep` prints it")
-    return words[0], words[1], words[2]
-
-
 def run_agent(sweep: str, count: int | None) -> None:
     """Runs trials of a sweep until it has no more, or `count`; each agent one at a time.
 
     InputError where there is no such sweep; RunError where its trials keep failing or the client ends with an error; Interrupted where it was told to stop: its trial has saved and went
     back to the sweep, and whoever asks next goes on with it.
     """
-    from train.sweep.server import read_server_sweep
-
     sweep_id = parse_sweep(sweep)[2]
     # In one line, before the client says it in many.
     read_server_sweep(sweep)

@@ -20,10 +20,11 @@ from train import interrupt
 from train.entry import Experiment
 from train.fields import FieldError, choose
 from train.pool import Job, Outcome, Pool, cores
+from train.run import locked
 from train.sweep.entry import entry_of
 from train.sweep.file import SweepFile
 from train.sweep.study import Asked, Study, readable
-from train.sweep.trial import conclude_trial, diverged, held, jobs_of, parts_of, read_values
+from train.sweep.trial import conclude_trial, diverged, jobs_of, parts_of, read_values
 from train.sweep.trials import ENDINGS, Trial, begin_trial, read_trial, sweeps_root
 
 # How often a trial that fails (for another reason than its values) is tried in one call of the command.
@@ -56,7 +57,7 @@ def search(sweep: SweepFile, workers: int) -> None:
     # Each trial would fail for want of it.
     for name in sweep.parameters["dataset"].extremes():
         datasets.require(choose("dataset", name))
-    with held(folder), readable(folder):
+    with locked(folder), readable(folder):
         Search(sweep, folder, workers).run()
 
 

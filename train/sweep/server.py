@@ -12,10 +12,9 @@ from typing import Any
 
 from errors import InputError, RunError
 from train.run import read_json, write_json
-from train.sweep.agents import parse_sweep
 from train.sweep.check import words_for_wandb
 from train.sweep.file import read_sweep
-from train.sweep.trials import sweeps_root
+from train.sweep.trials import parse_sweep, sweeps_root
 from train.sync import check_server, connect
 from train.tracking import PROJECT, destination, first_line
 

@@ -28,10 +28,9 @@ from train.fields import choose
 from train.pool import cores, default_workers
 from train.run import write_atomically
 from train.site import Site, read_site
-from train.sweep.agents import parse_sweep
 from train.sweep.best import read_seeds, write_best
 from train.sweep.file import SweepFile, read_sweep
-from train.sweep.trials import sweeps_root
+from train.sweep.trials import parse_sweep, sweeps_root
 
 AGENT = (sys.executable, "-m", "train.sweep", "agent")
 

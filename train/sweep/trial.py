@@ -16,9 +16,8 @@ from train.entry import Experiment
 from train.experiment import OneCorruption
 from train.fields import FieldError
 from train.lists import Entry, plan
-from train.lock import Lock, describe
 from train.pool import Job, Outcome, default_workers, run_jobs
-from train.run import read_json, state
+from train.run import locked, read_json, state
 from train.sweep.agents import obey_agent, was_told
 from train.sweep.entry import entry_of, experiments_of
 from train.sweep.metrics import measure
@@ -47,7 +46,7 @@ def run_trial(values: Mapping[str, Any], workers: int | None, quiet: bool) -> No
     except InputError as error:
         entry, experiments, problem = {}, [], error
     directory = sweep_folder(sweep) / run
-    with held(directory):
+    with locked(directory):
         trial = begin_trial(directory, values, entry, experiments, "/".join([os.environ.get("WANDB_ENTITY", ""), project(), sweep]))
         tracker = Tracker(TrialSubject(trial))
         code = 1
@@ -78,23 +77,6 @@ def read_values(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Experim
 def tell(metrics: Mapping[str, float]) -> None:
     for metric, value in metrics.items():
         print(f"{metric} {value:.6g}", flush=True)
-
-
-@contextmanager
-def held(directory: Path) -> Iterator[None]:
-    """A trial's directory under its lock; InputError where another process has it or it cannot be written."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = Lock(directory)
-        owner = lock.acquire()
-    except OSError as error:
-        raise InputError(f"{directory}: cannot be written ({error.strerror}); set PALIMPSEST_RUNS to a folder that can") from None
-    if owner is not None:
-        raise InputError(f"{directory}: held by {describe(owner)}; it cannot run twice at once")
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from errors import COME_AGAIN, RunError
+from errors import COME_AGAIN, InputError, RunError
 from train.entry import Experiment, Trained, runs_root
 from train.experiment import OneCorruption
 from train.lock import describe, holder
@@ -33,6 +33,14 @@ def sweeps_root() -> Path:
 def sweep_folder(sweep: str) -> Path:
     """Where the trials of a W&B sweep lie, by its id."""
     return sweeps_root() / f"wandb-{sweep}"
+
+
+def parse_sweep(text: str) -> tuple[str, str, str]:
+    """Entity, project and id of a W&B sweep; InputError where the text has another form."""
+    words = text.split("/")
+    if len(words) != 3 or not all(words):
+        raise InputError(f"{text}: must be a W&B sweep as ENTITY/PROJECT/ID, as `wandb sweep` prints it")
+    return words[0], words[1], words[2]
 
 
 @dataclass(frozen=True)
