@@ -51,15 +51,13 @@ class Outcome:
 
 
 def cores() -> int:
-    """The cores that this process may use: those of its Slurm task, also where the cluster does not bind tasks to cores."""
+    """The cores that this process may use: those of its Slurm task, also where the cluster does not bind tasks to cores; PALIMPSEST_CORES of processes that share a machine."""
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(found, int(os.environ.get("SLURM_CPUS_PER_TASK") or found))
+    return min(found, *(int(os.environ.get(name) or found) for name in ("SLURM_CPUS_PER_TASK", "PALIMPSEST_CORES")))
 
 
 def default_workers() -> int:
-    """PALIMPSEST_WORKERS (of processes that share a machine); else one process per core, or one in all where a GPU does the work."""
-    if os.environ.get("PALIMPSEST_WORKERS"):
-        return int(os.environ["PALIMPSEST_WORKERS"])
+    """One process per core, or one in all where a GPU does the work."""
     return 1 if Path("/dev/nvidia0").exists() else cores()
 
 

@@ -177,7 +177,7 @@ def run_here(steps: Sequence[Step], sources: Sequence[str], server: bool, agents
 def run_agents(sweep: str, agents: int, command: str) -> None:
     """Runs agents of a sweep side by side to their end; they share the cores. `command` goes on where they stopped or failed."""
     share = max(1, cores() // agents)
-    environment = {"OMP_NUM_THREADS": str(share)} | os.environ | {"PALIMPSEST_WORKERS": str(share)}
+    environment = {"OMP_NUM_THREADS": str(share)} | os.environ | {"PALIMPSEST_CORES": str(share)}
     # In sessions of their own: a terminal's signals are handed on once, not twice.
     processes = [subprocess.Popen([*AGENT, sweep], env=environment, start_new_session=True) for _ in range(agents)]
     while any(process.poll() is None for process in processes):
