@@ -21,8 +21,9 @@ def run_experiment(
 ) -> None:
     """Trains an experiment (from where it stopped, if it did) and, where it is a system, evaluates it.
 
-    W&B is told in the experiment's own run, or, of the training, through a tracker that somebody else ends. Nothing is done where everything is finished. InputError for a missing or stale prerequisite, missing data or a held (Held) or
-    unwritable run directory, before anything is written; RunError where the training fails.
+    W&B is told in the experiment's own run, or, of the training, through a tracker that somebody else ends. Nothing is done where everything is
+    finished. InputError for a missing or stale prerequisite, missing data, or a run directory that another process has (Held) or that cannot be
+    written, before anything is written; RunError where the training fails.
     """
     for needed in experiment.requires():
         if not finished(needed):

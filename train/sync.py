@@ -140,7 +140,7 @@ def gather(configs: Sequence[str], indices: str | None, rest: Sequence[str]) -> 
         os.environ["WANDB_ENTITY"], os.environ["WANDB_PROJECT"], sweep = sweeps[0].split("/")
         trials: list[Subject] = [TrialSubject(trial) for trial in read_trials(sweep_folder(sweep))]
         if not trials:
-            raise InputError(f"{sweeps[0]}: no trial of this sweep ran with these runs ({sweep_folder(sweep)} is not there)")
+            raise InputError(f"{sweeps[0]}: no trial of this sweep ran with these runs (none lies in {sweep_folder(sweep)})")
         return trials
     found: dict[str, tuple[Entry, tuple[str, ...]]] = {}
     for config in configs:
