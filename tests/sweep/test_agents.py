@@ -135,6 +135,8 @@ def test_an_agent_of_no_sweep_says_so_in_one_line(runs):
 
 def test_a_file_is_registered_once(tmp_path, runs, online, monkeypatch):
     monkeypatch.setenv("PALIMPSEST_RUNS", str(runs))
+    # The client keeps what it read of the environment first, for the tests after this one.
+    monkeypatch.setenv("WANDB_SILENT", "true")
     path = one_step(tmp_path)
     first, before = register_once(str(path))
     assert (register_once(str(path)), before) == ((first, True), False)

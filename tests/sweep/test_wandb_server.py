@@ -541,8 +541,10 @@ def test_an_agent_told_to_stop_leaves_a_run_that_goes_on(client, server, monkeyp
 @pytest.mark.slow
 def test_a_run_that_is_stopped_ends_itself(client, server):
     """The client asks every 15 seconds; on a busy machine it takes its time."""
+    # It interrupts its process, which a process that was started in the background ignores.
     script = """
-import time, wandb
+import signal, time, wandb
+signal.signal(signal.SIGINT, signal.default_int_handler)
 run = wandb.init(project="palimpsest", id="alone")
 for step in range(1800):
     run.log({"step": step})
