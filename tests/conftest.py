@@ -5,6 +5,7 @@ import os
 import pytest
 
 from tests.wandb_server.server import WandbServer
+from train import tracking
 
 
 @pytest.fixture
@@ -23,4 +24,6 @@ def online(tmp_path, monkeypatch, server):
     for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setenv("PALIMPSEST_RUNS", str(tmp_path / "runs"))
-    return server
+    yield server
+    # A client in this process that this server had is of no use to the next one.
+    tracking.teardown()

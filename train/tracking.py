@@ -187,7 +187,7 @@ class Tracker:
                     self._fail(first_line(error))
                     run = run if service_runs() else None
                     break
-        _teardown()
+        teardown()
 
     def _may_restart(self) -> bool:
         """Whether the service is gone (a cluster sends SIGTERM to every process of a job, and it obeys) and may be started again."""
@@ -199,7 +199,7 @@ class Tracker:
         if service_runs() or self._over or self._restarts == 0:
             return False
         self._restarts -= 1
-        _teardown()
+        teardown()
         return True
 
     def _open(self) -> WandbRun | None:
@@ -227,7 +227,7 @@ class Tracker:
                     self._fail(first_line(error))
                     return None
                 notice(f"W&B: {first_line(error)}; this run is recorded offline in {place}")
-                _teardown()
+                teardown()
                 online = False
 
     def _answers(self, wandb: Any) -> bool:
@@ -314,7 +314,7 @@ def kill(process: subprocess.Popen | None) -> None:
         process.wait()
 
 
-def _teardown() -> None:
+def teardown() -> None:
     """Ends the client's service; processes of the pool end without the client's own exit hook."""
     process = service()
     if "wandb" in sys.modules:
