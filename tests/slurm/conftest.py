@@ -149,7 +149,8 @@ class Cluster:
         return dict(word.split("=", 1) for word in shown.stdout.split() if "=" in word)
 
     def restarts(self, task: object) -> int:
-        return int(self.show(task)["Restarts"])
+        # While a task is put back, Slurm says nothing of it for a moment.
+        return int(self.show(task).get("Restarts", -1))
 
     def next_id(self) -> int:
         """The id that the next job will have: what tells whether anything was submitted."""

@@ -263,6 +263,7 @@ def ended_well(log: Path) -> bool:
 
 
 def last_words(log: Path) -> str:
-    """The last line of a task's log that is an error's, else the last one."""
+    """What a task's log says of its end: an agent's own words (its last trial's may follow them), else the last error, else the last line."""
     lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-    return next((line for line in reversed(lines) if re.match("error: |failed: |stopped: ", line)), lines[-1])
+    errors = [line for line in lines if re.match("error: |failed: |stopped: ", line)]
+    return ([line for line in errors if line.startswith("failed: agent of ")] or errors or lines)[-1]
