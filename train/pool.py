@@ -7,6 +7,7 @@ hands that on and waits until its jobs have saved what they need to go on.
 
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -48,6 +49,11 @@ class Outcome:
     exit_code: int | None
     seconds: float
     error: str = ""
+
+    @property
+    def said(self) -> str:
+        """The error without the word that tells its kind, which the exit code tells as well."""
+        return re.sub(r"^(failed|error|stopped): ", "", self.error)
 
 
 def cores() -> int:

@@ -41,9 +41,8 @@ def run_study(todo: Sequence[Entry], skipped: int, asked: Collection[str], tags:
         nonlocal done
         done += outcome.exit_code == 0
         bar.update()
-        said = outcome.error.removeprefix("failed: ").removeprefix("error: ").removeprefix("stopped: ")
-        ending = {0: f"trained in {outcome.seconds:.0f} s", COME_AGAIN: f"stopped: {said}", None: said}.get(
-            outcome.exit_code, f"FAILED: {said} (log: {job.log})"
+        ending = {0: f"trained in {outcome.seconds:.0f} s", COME_AGAIN: f"stopped: {outcome.said}", None: outcome.said}.get(
+            outcome.exit_code, f"FAILED: {outcome.said} (log: {job.log})"
         )
         tqdm.write(f"[{done}/{total}] {label(by_hash[job.key])}: {ending}")
         sys.stdout.flush()

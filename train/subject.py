@@ -1,5 +1,6 @@
 """What a W&B run tells, read from the files of what it is about. Here: an experiment; a trial of a search is in train/sweep/trials.py."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ class Table:
     rows: Sequence[Sequence[Any]]
 
 
-class Subject:
+class Subject(ABC):
     """What a W&B run is about: its id, the directory that holds its `wandb/`, and what its files say as of now."""
 
     id: str
@@ -30,33 +31,33 @@ class Subject:
     # The id of the W&B sweep that it belongs to, if any.
     sweep = ""
 
+    @abstractmethod
     def arguments(self) -> dict[str, Any]:
         """What wandb.init is told: group, job_type, name, tags, config."""
-        raise NotImplementedError
 
+    @abstractmethod
     def steps(self) -> list[dict[str, Any]]:
         """The values of every step, in order."""
-        raise NotImplementedError
 
     def n_steps(self) -> int:
         """How many steps there are."""
         return len(self.steps())
 
+    @abstractmethod
     def summary(self) -> dict[str, Any]:
         """The values of the run's summary."""
-        raise NotImplementedError
 
+    @abstractmethod
     def contents(self) -> dict[str, Any]:
         """What the files hold, in a few words: a W&B record made when they held the same is complete."""
-        raise NotImplementedError
 
+    @abstractmethod
     def exit_code(self) -> int:
         """How its W&B run ends, as the files are now: finished (0), failed (1), or to go on (COME_AGAIN)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reason_to_leave(self) -> str:
         """Why it cannot be sent to W&B now; empty where it can. InputError where files are damaged."""
-        raise NotImplementedError
 
 
 def values_of(row: Mapping[str, Any]) -> dict[str, Any]:

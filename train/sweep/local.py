@@ -196,8 +196,8 @@ class Search:
             elif opened.pruned:
                 trial = opened.trial.end("pruned", error="stopped by hyperband")
             else:
-                said = self.outcomes[failed[0].key].error.removeprefix("failed: ").removeprefix("error: ")
-                trial = opened.trial.end("diverged" if any(is_diverged(job) for job in failed) else "failed", error=said)
+                state = "diverged" if any(is_diverged(job) for job in failed) else "failed"
+                trial = opened.trial.end(state, error=self.outcomes[failed[0].key].said)
             del self.open[key]
             self.end(opened.asked, trial)
 

@@ -41,7 +41,7 @@ class Study:
 
     def __init__(self, sweep: SweepFile, folder: Path):
         optuna.logging.set_verbosity(logging.WARNING)
-        # Its pruner and constant_liar are called experimental.
+        # Its hyperband is called experimental.
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.sweep = sweep
         self.distributions = {key: parameter.optuna() for key, parameter in sweep.searched.items() if has_optuna(parameter)}

@@ -156,10 +156,9 @@ def refuse_failed(parts: Sequence[Experiment], outcomes: Mapping[str, Outcome]) 
     for part in parts:
         outcome = outcomes.get(part.hash)
         if outcome is not None and outcome.exit_code not in (0, None):
-            said = outcome.error.removeprefix("failed: ").removeprefix("error: ").removeprefix("stopped: ")
             if outcome.exit_code == COME_AGAIN:
-                raise Interrupted(said)
-            raise (Diverged if outcome.exit_code == 1 and diverged(part) else RunError)(said)
+                raise Interrupted(outcome.said)
+            raise (Diverged if outcome.exit_code == 1 and diverged(part) else RunError)(outcome.said)
 
 
 def train_part(experiment: Experiment) -> None:
