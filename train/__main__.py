@@ -22,7 +22,7 @@ from train import interrupt
 from train.frozen import is_frozen, list_name
 from train.lists import Entry, brief, label, plan, ranges, read, read_overrides
 from train.pool import default_workers
-from train.run import finished, state
+from train.run import finished, remove_dead_lock, state
 from train.slurm import available
 from train.waves import full_states, queued_experiments, read_states, remainder
 
@@ -77,6 +77,9 @@ def run(options: argparse.Namespace, rest: list[str], begin: float) -> None:
     require_data(todo)
     if options.dry_run:
         return
+    for entry in planned:
+        if states[entry.experiment.hash].name in ("done", "trained"):
+            remove_dead_lock(entry.experiment)
     tags = (list_name(options.config),)
     if options.index is not None and options.index.isdigit() and len(chosen) == 1 and len(todo) <= 1:
         run_alone(todo, chosen[0], tags)

@@ -270,6 +270,13 @@ def locked(directory: Path) -> Iterator[Lock]:
         lock.release()
 
 
+def remove_dead_lock(experiment: Experiment) -> None:
+    """Takes away the lock that a process left which was killed after its last result was written; nobody opens a finished run again."""
+    if (experiment.directory / "lock").exists():
+        with suppress(InputError), locked(experiment.directory):
+            pass
+
+
 @contextmanager
 def open_run(experiment: Experiment) -> Iterator[Run]:
     """Opens an experiment's run directory under its lock.

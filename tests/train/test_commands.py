@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 import time
@@ -51,9 +52,14 @@ def test_a_missing_prerequisite_names_the_command_that_makes_it(runs, tmp_path):
     assert [state(entry.experiment).name for entry in entries] == ["trained", "done", "new"]
     log = next(entry.experiment for entry in entries if entry.index == 0).directory / "log.txt"
     assert "train: 1 epochs, kept epoch 1 with validation loss" in log.read_text()
+    # As if it had been killed after its last result was written.
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    lock = entries[1].experiment.directory / "lock"
+    lock.write_text(json.dumps({"host": socket.gethostname(), "pid": int(ended.stdout), "started": "1", "job": "", "token": "x"}))
     again = command(path, "--index", "1")
     assert again.returncode == 0
     assert "done already" in again.stdout
+    assert not lock.exists()
     listed = command(path, "--list")
     assert [line.split()[:2] for line in listed.stdout.splitlines()[:3]] == [["0", "trained"], ["1", "done"], ["2", "new"]]
     dry = command(path, "--dry-run")
