@@ -15,14 +15,15 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from errors import Arguments, InputError, report_errors
 from train import interrupt
 from train.frozen import is_frozen, list_name
-from train.lists import Entry, brief, label, plan, ranges, read, read_overrides
+from train.lists import Entry, brief, label, plan, read, read_overrides
+from train.needs import refuse_missing, require_data
 from train.pool import default_workers
-from train.run import finished, remove_dead_lock, state
+from train.run import remove_dead_lock
 from train.slurm import available
 from train.waves import full_states, queued_experiments, read_states, remainder
 
@@ -89,38 +90,6 @@ def run(options: argparse.Namespace, rest: list[str], begin: float) -> None:
         # Entries that share a task of a cluster were put together to run side by side.
         workers = options.workers or (len(chosen) if is_frozen(options.config) else default_workers())
         run_study(todo, len(planned) - len(todo), asked, tags, workers, begin)
-
-
-def require_data(todo: Sequence[Entry]) -> None:
-    """InputError that names every data set that is missing, and the entries that need none of those."""
-    if not todo:
-        return
-    from data import datasets
-
-    problems = {}
-    for name in dict.fromkeys(entry.experiment.dataset for entry in todo):
-        try:
-            datasets.require(name)
-        except InputError as error:
-            problems[name] = str(error)
-    if problems:
-        rest = [entry.index for entry in todo if entry.index is not None and entry.experiment.dataset not in problems]
-        raise InputError("; ".join(problems.values()) + (f"; entries that need none of this: --index {ranges(rest)}" if rest else ""))
-
-
-def refuse_missing(
-    config: str, chosen: Sequence[Entry], rest: Sequence[str], queued: Collection[str] = (), program: str = "python -m train"
-) -> None:
-    """InputError with the command that makes it, where a prerequisite is neither finished nor chosen nor `queued`."""
-    present = {entry.experiment.hash for entry in chosen}.union(queued)
-    for entry in chosen:
-        missing = [part for part in entry.experiment.requires() if part.hash not in present and not finished(part)]
-        if missing:
-            others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            command = " ".join([program, config, f"--index {entry.index} --with-prerequisites", *rest])
-            mend = "submit the list again" if is_frozen(config) else f"make it with: {command}"
-            problem = f"needs {missing[0].name}{others}, which is {state(missing[0]).name}; {mend}"
-            raise InputError(f"{config}: {label(entry)} {problem}")
 
 
 def run_alone(todo: Sequence[Entry], entry: Entry, tags: tuple[str, ...]) -> None:

@@ -127,19 +127,23 @@ def run_id(experiment: Experiment) -> str:
     return experiment.hash[:16]
 
 
-def accuracies(experiment: Experiment) -> tuple[dict[str, float], Table]:
-    """A finished evaluation: the accuracy of every composition and the means by number of corruptions, and one table."""
+def read_compositions(experiment: Experiment) -> list[tuple[str, int, float, float, int]]:
+    """A finished evaluation: of every composition the name, the number of corruptions, accuracy, loss, and the number of images."""
     import h5py
 
     with h5py.File(experiment.directory / "evaluation" / f"{experiment.testing.key}.h5") as file:
         names = [name.decode() for name in file["composition"][()]]
         found, losses = file["accuracy"][()].tolist(), file["loss"][()].tolist()
         n = int(file.attrs["n"])
-    values = {f"composition/{name}/accuracy": accuracy for name, accuracy in zip(names, found)}
-    counts = [n_corruptions(tuple(name.split("-"))) for name in names]
-    for count in sorted(set(counts)):
-        group = [accuracy for accuracy, own in zip(found, counts) if own == count]
+    return [(name, n_corruptions(tuple(name.split("-"))), *values, n) for name, *values in zip(names, found, losses)]
+
+
+def accuracies(experiment: Experiment) -> tuple[dict[str, float], Table]:
+    """A finished evaluation: the accuracy of every composition and the means by number of corruptions, and one table."""
+    rows = read_compositions(experiment)
+    values = {f"composition/{name}/accuracy": accuracy for name, _, accuracy, *_ in rows}
+    for count in sorted({own for _, own, *_ in rows}):
+        group = [accuracy for _, own, accuracy, *_ in rows if own == count]
         values[f"corruptions/{count}/accuracy"] = sum(group) / len(group)
-    values["compositions/accuracy"] = sum(found) / len(found)
-    rows = [list(row) for row in zip(names, counts, found, losses, [n] * len(names))]
-    return values, Table(["composition", "n_corruptions", "accuracy", "loss", "n"], rows)
+    values["compositions/accuracy"] = sum(accuracy for _, _, accuracy, *_ in rows) / len(rows)
+    return values, Table(["composition", "n_corruptions", "accuracy", "loss", "n"], [list(row) for row in rows])

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from errors import Arguments, InputError, Interrupted, RunError, report_errors
 from train import frozen, slurm
-from train.__main__ import refuse_missing, require_data
 from train.entry import ROOT, Experiment, runs_root
 from train.lists import Entry, brief, label, plan, ranges, read, read_overrides, read_yaml
+from train.needs import refuse_missing, require_data
 from train.run import State, state
 from train.site import Site, read_site
 from train.waves import Remainder, full_states, job_name, queued_experiments, read_states, remainder

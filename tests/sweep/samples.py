@@ -1,6 +1,9 @@
 """Parameters of every distribution and sweep files that are valid, for the tests and for W&B's own engine."""
 
+import copy
 from typing import Any
+
+import yaml
 
 # For each distribution parameters of it, with whole and with broken q.
 PARAMETERS: dict[str, list[dict[str, Any]]] = {
@@ -88,3 +91,23 @@ SWEEPS = {
     ),
     "hyperband_s": sweep(CONTRASTIVE, metric=LIVE, early_terminate={"type": "hyperband", "max_iter": 27, "s": 2}),
 }  # fmt: skip
+
+
+def write(tmp_path, raw):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(raw if isinstance(raw, str) else yaml.safe_dump(raw, sort_keys=False))
+    return path
+
+
+def edited(raw, path, value):
+    """A copy of a sweep with the value at a path of keys replaced; None drops the key."""
+    copied = copy.deepcopy(raw)
+    *inner, last = path
+    where = copied
+    for key in inner:
+        where = where[key]
+    if value is None:
+        del where[last]
+    else:
+        where[last] = value
+    return copied

@@ -1,6 +1,7 @@
 """`python -m tests.sweep.tiny` is `python -m train.sweep` on the first images of every class (see tests/train/tiny.py).
 
-Its agents are the client's own, which ask ten times a second instead of every five. Where the environment has TINY_PRETENDED, data sets that have to be fetched are pretended: that many of these images in their shape, with their labels.
+Its agents are the client's own, which ask ten times a second instead of every five seconds. Where the environment has TINY_PRETENDED, data
+sets that have to be fetched are pretended: that many of these images in their shape, with their labels.
 """
 
 import os

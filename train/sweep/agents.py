@@ -56,8 +56,8 @@ def obey_agent() -> None:
 def run_agent(sweep: str, count: int | None) -> None:
     """Runs trials of a sweep until it has no more, or `count`; each agent one at a time.
 
-    InputError where there is no such sweep; RunError where its trials keep failing or the client ends with an error; Interrupted where it was told to stop: its trial has saved and went
-    back to the sweep, and whoever asks next goes on with it.
+    InputError where there is no such sweep; RunError where its trials keep failing or the client ends with an error; Interrupted where it was
+    told to stop: its trial has saved and went back to the sweep, and whoever asks next goes on with it.
     """
     sweep_id = parse_sweep(sweep)[2]
     # In one line, before the client says it in many.

@@ -8,7 +8,7 @@ import yaml
 
 from data import datasets
 from errors import InputError
-from train.fields import FieldError, choose
+from train.fields import FieldError
 from train.sweep.entry import entry_of
 from train.sweep.file import SweepFile, read_sweep
 from train.tracking import PROJECT
@@ -49,9 +49,9 @@ def notes(sweep: SweepFile) -> Iterator[str]:
         entry_of(values)
     except FieldError as error:
         yield f"parameters.{error}"
-    for name in sweep.parameters["dataset"].extremes():
+    for name in sweep.datasets:
         try:
-            datasets.require(choose("dataset", name))
+            datasets.require(name)
         except InputError as error:
             yield str(error)
 

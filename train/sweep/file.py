@@ -31,7 +31,7 @@ import info_dicts
 from errors import InputError
 from train.build import experiment_class
 from train.entry import INHERITED, UNHASHED, Experiment
-from train.fields import FieldError, Whole
+from train.fields import FieldError, Whole, choose
 from train.lists import parse
 from train.sweep.entry import entry_of, experiments_of
 from train.sweep.metrics import Metric, metrics_of
@@ -116,6 +116,11 @@ class SweepFile:
     def searched(self) -> dict[str, Parameter]:
         """The parameters that are no constants."""
         return {key: parameter for key, parameter in self.parameters.items() if not isinstance(parameter, Constant)}
+
+    @property
+    def datasets(self) -> list[str]:
+        """The data sets that its trials take."""
+        return [str(choose("dataset", name)) for name in self.parameters["dataset"].extremes()]
 
     @property
     def trials(self) -> int:

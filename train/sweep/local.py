@@ -18,7 +18,7 @@ from data import datasets
 from errors import COME_AGAIN, Diverged, InputError, RunError
 from train import interrupt
 from train.entry import Experiment
-from train.fields import FieldError, choose
+from train.fields import FieldError
 from train.pool import Job, Outcome, Pool, cores
 from train.run import locked
 from train.sweep.entry import entry_of
@@ -55,8 +55,8 @@ def search(sweep: SweepFile, workers: int) -> None:
     """
     folder = study_folder(sweep)
     # Each trial would fail for want of it.
-    for name in sweep.parameters["dataset"].extremes():
-        datasets.require(choose("dataset", name))
+    for name in sweep.datasets:
+        datasets.require(name)
     with locked(folder), readable(folder):
         Search(sweep, folder, workers).run()
 

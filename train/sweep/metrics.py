@@ -8,6 +8,7 @@ from train.entry import Experiment, Trained
 from train.experiment import Autoencoder, OneCorruption
 from train.fields import choose
 from train.run import read_json
+from train.subject import read_compositions
 
 # Mean accuracy over the elementals of a system, and that on clean images.
 ELEMENTALS, CLEAN = "selection/elementals_accuracy", "selection/clean_accuracy"
@@ -57,10 +58,10 @@ def measure(experiments: Sequence[Experiment]) -> dict[str, float]:
 
 def accuracy(experiment: Experiment, clean: bool) -> float:
     """Mean accuracy of a system on clean validation images, or over the elementals that it is made for."""
-    import h5py
-
-    with h5py.File(experiment.directory / "evaluation" / f"{experiment.testing.key}.h5") as file:
-        names = [name.decode() for name in file["composition"][()]]
-        accuracies = dict(zip(names, file["accuracy"][()].tolist()))
-    chosen = ["Identity"] if clean else [name for name in names if name in getattr(experiment, "corruptions", names) and name != "Identity"]
+    accuracies = {name: value for name, _, value, *_ in read_compositions(experiment)}
+    chosen = (
+        ["Identity"]
+        if clean
+        else [name for name in accuracies if name in getattr(experiment, "corruptions", accuracies) and name != "Identity"]
+    )
     return sum(accuracies[name] for name in chosen) / len(chosen)

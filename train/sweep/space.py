@@ -7,6 +7,7 @@ is a constant, `values` are categorical, and `min` with `max` is uniform: over w
 import difflib
 import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -43,7 +44,7 @@ Real = Annotated[int | float, BeforeValidator(read_finite)]
 Plain = Annotated[Any, BeforeValidator(read_plain)]
 
 
-class Parameter(BaseModel):
+class Parameter(BaseModel, ABC):
     """The distribution of a parameter's values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,13 +55,13 @@ class Parameter(BaseModel):
         """The values that a grid takes, in order; None where a grid cannot be made."""
         return None
 
+    @abstractmethod
     def draw(self, generator: random.Random) -> Any:
         """A value at random."""
-        raise NotImplementedError
 
+    @abstractmethod
     def extremes(self) -> list[Any]:
         """Values at which an experiment is tried before a search: all of a set, else the ends (without ends: far out)."""
-        raise NotImplementedError
 
     def optuna_arguments(self) -> tuple[str, dict[str, Any]]:
         """The class in optuna.distributions of (nearly) the same distribution, and its arguments; ValueError where there is none."""
@@ -297,7 +298,7 @@ class Beta(Parameter):
 
 
 class Quantised(Parameter):
-    """Another distribution, rounded to multiples of q (half to even, from 0): whole numbers where q is one."""
+    """Another distribution, which stands after it among the bases, rounded to multiples of q (half to even, from 0): whole numbers where q is one."""
 
     q: Annotated[Real, Field(gt=0)] = 1.0
 
@@ -305,10 +306,10 @@ class Quantised(Parameter):
         return round(value / self.q) * self.q
 
     def draw(self, generator: random.Random) -> Any:
-        return self.rounded(super().draw(generator))
+        return self.rounded(super().draw(generator))  # type: ignore[safe-super]
 
     def extremes(self) -> list[Any]:
-        return list(dict.fromkeys(self.rounded(value) for value in super().extremes()))
+        return list(dict.fromkeys(self.rounded(value) for value in super().extremes()))  # type: ignore[safe-super]
 
 
 class QUniform(Quantised, Uniform):

@@ -24,7 +24,6 @@ from typing import Any
 from errors import COME_AGAIN, Arguments, InputError, Interrupted, RunError
 from train import frozen, interrupt, slurm
 from train.entry import ROOT, SEEDS, runs_root
-from train.fields import choose
 from train.pool import cores, default_workers
 from train.run import write_atomically
 from train.site import Site, read_site
@@ -125,8 +124,8 @@ def require_data(steps: Sequence[Step]) -> None:
     from data import datasets
 
     for step in steps:
-        for name in step.sweep.parameters["dataset"].extremes() if step.sweep else []:
-            datasets.require(choose("dataset", name))
+        for name in step.sweep.datasets if step.sweep else []:
+            datasets.require(name)
 
 
 def has_server() -> bool:
@@ -193,9 +192,7 @@ def run_agents(sweep: str, agents: int, command: str) -> None:
         raise RunError(f"{sweep}: {sum(map(bool, codes))} of {agents} agents failed; when that is mended, go on with: {command}")
 
 
-def submit_chain(
-    steps: Sequence[Step], sources: Sequence[str], server: bool, agents: int, seeds: Sequence[int], site: Site
-) -> list[int]:  # fmt: skip
+def submit_chain(steps: Sequence[Step], sources: Sequence[str], server: bool, agents: int, seeds: Sequence[int], site: Site) -> list[int]:
     """Submits every step's search, and after each what writes its winner; every job after the one before it. Returns their ids."""
     frozen.folder().mkdir(parents=True, exist_ok=True)
     jobs: list[int] = []
