@@ -109,6 +109,8 @@ def test_a_cancelled_sweep_stops_its_trial_for_good(tmp_path, runs, online):
     [(run, trial)] = trials(runs, sweep).items()
     assert trial["state"] == "stopped"
     assert online.run(run)["state"] == "killed"
+    # W&B gives a run that calls itself preempted to the next agent.
+    assert not online.run(run)["preempting"]
     assert "none of 1 trials is done" in call(runs, "best", sweep, code=1)
 
 
