@@ -44,11 +44,18 @@ run_task() {
 
 come_again() {
   # Slurm says the same state to a task that is cancelled and to one that ran out of time, but not the same reason.
-  local job
-  job=" $(scontrol show job "$me" -o 2>/dev/null)"
+  local job try
   field() { sed -nE "s/.* $1=([^ ]*).*/\1/p" <<<"$job"; }
+  # A busy controller may say nothing: that does not mean cancelled.
+  for try in 1 2 3; do
+    job=" $(scontrol show job "$me" -o 2>/dev/null)"
+    [ -z "$(field JobState)" ] || break
+    sleep 1
+  done
   if [ "$(field Restarts)" -gt "$restarts" ] 2>/dev/null; then
     say "saved; preempted, and queued again by Slurm"
+  elif [ -z "$(field JobState)" ]; then
+    say "saved; Slurm does not say what it will do with it: if it does not come back, submit it again to go on"
   elif [ "$(field JobState)" != RUNNING ] && [ "$(field Reason)" != TimeLimit ]; then
     say "saved; cancelled, so not queued again"
   elif [ "$restarts" -ge "$MAX_RESTARTS" ]; then

@@ -34,7 +34,7 @@ def attempts(experiment):
 def long(cluster):
     """Two experiments that can be met at work."""
     cluster.list.write_text(LONG)
-    cluster.pace(0.2)
+    cluster.pace(0.5)
     return cluster.experiments()
 
 
@@ -80,6 +80,29 @@ def test_a_task_that_is_warned_before_its_program_listens_comes_back(cluster, un
     until(lambda: cluster.queue() == {f"{job.id}_0": "PENDING"}, 30)
     cluster.empty()
     assert_same_run(experiment, undisturbed[experiment.hash])
+
+
+def test_a_controller_that_says_nothing_for_a_moment_loses_no_task(cluster, long, undisturbed):
+    silence = cluster.folder / "silence"
+    # Silent for one question of the first task, for all of the second.
+    cluster.site.write_text(f"""{cluster.site.read_text()}
+scontrol() {{
+  if [ "$1" = show ] && {{ [ "$SLURM_ARRAY_TASK_ID" = 1 ] || [ ! -e '{silence}' ]; }}; then touch '{silence}'; return 1; fi
+  command scontrol "$@"
+}}""")
+    (job,) = cluster.jobs(cluster.submit(cluster.list))
+    for experiment in long:
+        cluster.at_work(experiment)
+    warn(cluster, f"{job.id}_0")
+    until(lambda: cluster.queue() == {f"{job.id}_0": "PENDING", f"{job.id}_1": "RUNNING"})
+    assert silence.exists()
+    warn(cluster, f"{job.id}_1")
+    cluster.pace(0)
+    cluster.empty()
+    assert "queued again after warning" in log_of(cluster, f"{job.id}_0")
+    assert_same_run(long[0], undisturbed[long[0].hash])
+    assert "Slurm does not say what it will do with it" in log_of(cluster, f"{job.id}_1")
+    assert cluster.states() == ["done", "stopped"]
 
 
 def test_the_time_limit_stops_a_task_with_or_without_a_warning(cluster, long, undisturbed):
@@ -130,6 +153,8 @@ def test_a_preempted_task_comes_back(cluster, long, undisturbed):
     (job,) = cluster.jobs(cluster.submit(cluster.list, "--", "--partition=low"))
     for experiment in long:
         cluster.at_work(experiment)
+    # Slurm takes its time to preempt: 20 s were seen, in which nothing may come to its end.
+    cluster.pace(1)
     pusher = cluster.ask("sbatch", "--parsable", "--partition=main", "--cpus-per-task=4", "--output=/dev/null", "--wrap=sleep 2").strip()
     until(lambda: [cluster.restarts(f"{job.id}_{index}") for index in range(2)] == [1, 1])
     cluster.pace(0)

@@ -113,7 +113,7 @@ def test_what_comes_after_an_agent_that_fails_is_cancelled(search, steps):
 
 
 def test_an_agent_that_is_warned_and_preempted_goes_on_with_its_trial(search, online):
-    search.pace(0.2)
+    search.pace(0.5)
     path = long(search.folder, [0.1])
     agent, best = jobs_of(search.submit(path, "--", "--partition=low", script=SCRIPT).stdout)
     task = f"{agent}_0"
@@ -124,7 +124,7 @@ def test_an_agent_that_is_warned_and_preempted_goes_on_with_its_trial(search, on
     assert online.run(run)["state"] == "preempted"
     done = len(epochs(search)[0])
     until(lambda: epochs(search)[1] == 2 and len(epochs(search)[0]) > done + 1)
-    # Slurm takes its time to preempt.
+    # Slurm takes its time to preempt (see test_interruptions.py).
     search.pace(1)
     search.ask("sbatch", "--partition=main", "--cpus-per-task=4", "--output=/dev/null", "--wrap=sleep 2")
     until(lambda: search.restarts(task) == 2)
@@ -142,7 +142,7 @@ def test_an_agent_that_is_warned_and_preempted_goes_on_with_its_trial(search, on
 
 
 def test_a_search_that_is_cancelled_is_saved_and_stays_away(search, steps, online):
-    search.pace(0.2)
+    search.pace(0.5)
     path = long(search.folder, [0.1, 0.2])
     said = search.submit(path, steps[1], "--agents", 2, script=SCRIPT).stdout
     until(lambda: epochs(search)[1] == 2 and len(epochs(search)[0]) > 2)
