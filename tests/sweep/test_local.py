@@ -269,7 +269,7 @@ def test_missing_data_is_one_line_before_anything_begins(tmp_path, monkeypatch):
 
 
 def moments(runs, number, part="Identity"):
-    """Five moments: while the study is made, in a training, at once when a trial has ended, and again, the last one near the end."""
+    """Five moments: when the study has just been made, in a training, at once when a trial has ended, and again, the last one near the end."""
     return [
         lambda: list(runs.glob("sweeps/*/*/study.sqlite")),
         lambda: at_work(runs, part),

@@ -1,6 +1,8 @@
 """The study of a local search without its trainings: which points are taken, in which order, and what is found after a kill."""
 
 import itertools
+import os
+import signal
 import warnings
 
 import optuna
@@ -8,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from errors import InputError
 from tests.sweep.searches import write
@@ -66,6 +70,43 @@ def test_what_was_running_is_found_by_the_next_process(tmp_path):
         again.tell(one, "done", 0.25)
     assert again.take().point == 4
     assert [one.point for one in Study(sweep, tmp_path).unfinished()] == [4]
+
+
+def test_killed_between_any_two_tables_it_is_whole_when_opened_again(tmp_path):
+    sweep = sweep_of(tmp_path, "grid", GRID)
+
+    def make(folder, last=None):
+        """Opens a study in a process that dies before a statement; how many it had made."""
+        folder.mkdir()
+        made, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+
+            @event.listens_for(Engine, "before_cursor_execute")
+            def count(connection, cursor, statement, *more):
+                if "CREATE" in statement:
+                    os.write(tell, b".")
+                    if len(counted) == last:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    counted.append(statement)
+
+            counted = []
+            try:
+                Study(sweep, folder)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        os.close(tell)
+        status = os.waitpid(child, 0)[1]
+        with open(made, "rb") as said:
+            return len(said.read()), status
+
+    number, status = make(tmp_path / "whole")
+    assert (status, number > 10) == (0, True)
+    for last in range(number):
+        assert make(tmp_path / f"{last}", last) == (last + 1, signal.SIGKILL)
+        # The first opening may look well where the second is not.
+        assert [Study(sweep, tmp_path / f"{last}").take().point for _ in range(2)] == [0, 1]
 
 
 @pytest.mark.parametrize(("ending", "state"), [("failed", "FAIL"), ("diverged", "PRUNED"), ("pruned", "PRUNED"), ("done", "RUNNING")])

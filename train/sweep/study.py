@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
@@ -21,6 +22,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from errors import InputError
+from train.run import write_atomically
 from train.sweep.file import SweepFile
 
 # How many draws or proposals in a row may be points that there were before until the space counts as used up.
@@ -45,10 +47,10 @@ class Study:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.sweep = sweep
         self.distributions = {key: parameter.optuna() for key, parameter in sweep.searched.items() if has_optuna(parameter)}
-        self.study = optuna.create_study(
-            storage=f"sqlite:///{folder.absolute() / 'study.sqlite'}", study_name=sweep.name, load_if_exists=True,
-            direction=sweep.metric.goal, pruner=pruner(sweep),
-        )  # fmt: skip
+        path = folder.absolute() / "study.sqlite"
+        if not path.exists():
+            write_new(path, sweep)
+        self.study = study_in(path, sweep)
         self.values: dict[int, dict[str, Any]] = {}
         # How each point's last trial ended: done, diverged, pruned, failed, or running.
         self.endings: dict[int, str] = {}
@@ -151,13 +153,33 @@ class Study:
         return [stored for stored in self.study.get_trials(deepcopy=False, states=states or None) if "point" in stored.user_attrs]
 
 
+def study_in(path: Path, sweep: SweepFile) -> optuna.Study:
+    """A sweep's study in an SQLite file, made where it is not there."""
+    return optuna.create_study(
+        storage=f"sqlite:///{path}", study_name=sweep.name, load_if_exists=True, direction=sweep.metric.goal, pruner=pruner(sweep)
+    )
+
+
+def write_new(path: Path, sweep: SweepFile) -> None:
+    """A file with an empty study, whole from the first moment.
+
+    Optuna makes tables and indexes one by one: a file whose maker is killed between a table and its index never gets the index, and then two
+    studies of one name.
+    """
+    with TemporaryDirectory() as folder:
+        made = Path(folder, path.name)
+        study_in(made, sweep)
+        write_atomically(path, made.read_bytes())
+
+
 @contextmanager
 def readable(folder: Path) -> Iterator[None]:
     """InputError in place of what optuna raises where a folder's study cannot be read or written."""
     try:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        reason = str(getattr(error.__cause__ or error, "orig", None) or error).splitlines()[0]
+        cause = error.__cause__ or error
+        reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
         raise InputError(
             f"{folder / 'study.sqlite'}: cannot be used ({reason}); if it is damaged, delete it: what is finished is found again"
         ) from None
