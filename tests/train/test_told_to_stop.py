@@ -48,6 +48,34 @@ sys.exit(main(sys.argv[3:]))
 """
 
 
+# Ends when the signals that come all the time have been handled for a second.
+BUSY = """
+import os, time
+from train import interrupt
+
+interrupt.listen()
+print("listening", flush=True)
+while not interrupt.told():
+    pass
+end = time.monotonic() + 1
+while time.monotonic() < end:
+    pass
+os._exit(0)
+"""
+
+
+def test_a_signal_that_comes_while_one_is_handled_does_no_harm():
+    with subprocess.Popen([sys.executable, "-c", BUSY], text=True, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == "listening\n"
+        deadline = time.monotonic() + 20
+        try:
+            while process.poll() is None and time.monotonic() < deadline:
+                process.send_signal(signal.SIGTERM)
+            assert process.poll() == 0
+        finally:
+            process.kill()
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The list, and the folder of its runs without a signal."""
