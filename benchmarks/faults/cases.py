@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from random import Random
@@ -71,16 +72,23 @@ class Ending:
         return f"exit code {self.code}, {self.err.strip() or 'nothing on stderr'}"
 
 
+# Each exit code can be read once from multiprocessing, whose start() reads those of all children: of two threads that read at once, one would get 255.
+_MULTIPROCESSING = threading.Lock()
+
+
 class Process:
-    """A start of an entry, running."""
+    """A process that was started, running; one thread may wait for it while others start and wait for theirs."""
 
     def __init__(self, process: ForkServerProcess, output: Path):
         self._process, self._output = process, output
+        with _MULTIPROCESSING:
+            process.start()
         assert process.pid is not None
         self.pid: int = process.pid
 
     def runs(self) -> bool:
-        return self._process.is_alive()
+        with _MULTIPROCESSING:
+            return self._process.is_alive()
 
     def send(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
@@ -88,13 +96,16 @@ class Process:
 
     def end(self, seconds: float = PATIENCE) -> Ending:
         """Waits for the end; Unclear where it does not come."""
-        self._process.join(seconds)
-        if self._process.exitcode is None:
+        hangs = not wait([self._process.sentinel], seconds)
+        if hangs:
             self.send(signal.SIGKILL)
+            wait([self._process.sentinel])
+        with _MULTIPROCESSING:
             self._process.join()
-            raise Unclear(f"did not end within {seconds:g} s")
+        expect(not hangs, f"did not end within {seconds:g} s")
         texts = [Path(f"{self._output}{suffix}") for suffix in (".out", ".err", ".died")]
         out, err, died = (path.read_text() if path.exists() else "" for path in texts)
+        assert self._process.exitcode is not None
         return Ending(self._process.exitcode, out, err, died)
 
 
@@ -112,7 +123,6 @@ class Bench:
         self._context.set_forkserver_preload(["torch._dynamo", "benchmarks.faults.child"])
         self._numbers = iter(range(10**9))
         self._generators = iter(range(10**9))
-        self._starting = threading.Lock()
 
     def number(self) -> int:
         """A new number, for the name of a file or folder."""
@@ -125,13 +135,10 @@ class Bench:
     def start(self, index: int, runs: Path, fault: str, limit: int, environment: Mapping[str, str]) -> Process:
         from benchmarks.faults import child
 
-        with self._starting:
-            output = self.folder / f"start-{self.number()}"
-            given = {"PALIMPSEST_RUNS": str(runs), "WANDB_MODE": "disabled"} | dict(environment)
-            arguments = ([str(self.list), "--index", str(index)], given, output, fault, limit)
-            process = self._context.Process(target=child.start, args=arguments)
-            process.start()
-        return Process(process, output)
+        output = self.folder / f"start-{self.number()}"
+        given = {"PALIMPSEST_RUNS": str(runs), "WANDB_MODE": "disabled"} | dict(environment)
+        arguments = ([str(self.list), "--index", str(index)], given, output, fault, limit)
+        return Process(self._context.Process(target=child.start, args=arguments), output)
 
     def entries(self, *methods: str) -> list[int]:
         """The indices of the entries of these methods (default: all that train)."""

@@ -1,9 +1,13 @@
 """The faults' benchmark: it notices every result that is lost, its planted faults strike where they say, and a short run of it loses nothing."""
 
 import json
+import multiprocessing
 import re
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
 from random import Random
 
 import h5py
@@ -12,7 +16,7 @@ import pytest
 
 import info_dicts
 from benchmarks.faults import damage, trials
-from benchmarks.faults.cases import LIST, TIMES, Bench, Case, Ending, Lost, Unclear, compare_runs, needed, read_rows
+from benchmarks.faults.cases import LIST, TIMES, Bench, Case, Ending, Lost, Process, Unclear, compare_runs, needed, read_rows
 from benchmarks.faults.trials import Outcome, Trial, run_trials, table
 from train.entry import ROOT
 from train.lists import read
@@ -107,6 +111,21 @@ def test_the_list_has_every_method_and_its_own_prerequisites(tmp_path):
     for position, index in enumerate(order):
         assert {part.hash for part in needed(bench.experiments[index])} <= {hashes[earlier] for earlier in order[:position]}
     assert {e.threads for e in bench.experiments} == {1}
+
+
+def test_two_threads_each_get_the_exit_codes_of_their_own_processes(tmp_path, monkeypatch):
+    """Starts in one thread look at the children of the other; between "it has ended" and reading its code there is some time here."""
+    read_signed = forkserver.read_signed
+
+    def read_later(descriptor):
+        time.sleep(0.02)
+        return read_signed(descriptor)
+
+    monkeypatch.setattr(forkserver, "read_signed", read_later)
+    context = multiprocessing.get_context("forkserver")
+    with ThreadPoolExecutor(2) as pool:
+        endings = pool.map(lambda code: Process(context.Process(target=sys.exit, args=(code,)), tmp_path / "none").end(), range(40))
+    assert [ending.code for ending in endings] == list(range(40))
 
 
 def test_the_table_counts_what_was_tried_and_what_was_lost():
