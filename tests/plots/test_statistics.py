@@ -52,7 +52,9 @@ def test_bootstrap_of_bits_has_binomial_quantiles() -> None:
 def test_bootstrap_draws_the_same_rows_for_every_column_and_again() -> None:
     x = np.random.default_rng(3).random(50)
     first = bootstrap_intervals(np.stack([x, 2 * x, x], axis=1))
-    assert first[0] == first[2] == bootstrap_intervals(x[:, None])[0]
+    # A product with one column is another one than that with three: on some processors their last bits differ.
+    for other in (first[2], bootstrap_intervals(x[:, None])[0]):
+        assert first[0] == pytest.approx(tuple(other), rel=1e-12)
     assert first[1] == pytest.approx(tuple(2 * bound for bound in first[0]))
     assert bootstrap_intervals(x[:, None], seed=1)[0].low != first[0].low
 
