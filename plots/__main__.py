@@ -5,6 +5,8 @@
     python -m plots training_curves runs --out figures   the curves of every run in a folder
     python -m plots summary configs/demo.yaml --epochs=1 a list with the overrides that it was run with
     python -m plots summary configs/crossentropy.yaml configs/modules.yaml   a study spread over lists, each run once
+    python -m plots box_plot ENTITY/PROJECT              the runs of a W&B project (--group NAME, --tag NAME), or of a W&B sweep
+    python -m plots box_plot configs/demo.yaml --from ENTITY/PROJECT   the runs of a list, as W&B has them
 
 Every figure is written as PNG and PDF with the CSV of what is drawn, to figures/<list name>/ beside the runs (of several lists:
 to figures/<name>+<name>/, with overrides to figures/<list name>-<overrides>/) or to --out. Evaluations that cannot be compared, on other
@@ -14,43 +16,57 @@ compositions or images, have box plots of their own.
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from errors import Arguments, report_errors
-from plots import box_plot, summary, training_curves
-from plots.results import Results, add_sources, find, split_sources, write_stdout
+from errors import Arguments, InputError, report_errors
+from plots.figures import FIGURES, SEARCH_FIGURES
+from plots.results import Sources, add_sources, find, read_sources, write_stdout
 from train.entry import runs_root
-
-FIGURES: dict[str, Callable[[Results, Path], list[Path]]] = {
-    "summary": summary.summarize,
-    "box_plot": box_plot.draw,
-    "training_curves": training_curves.draw_results,
-}
 
 LETTERS = 60  # of overrides in a folder's name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = Arguments("python -m plots", description=__doc__)
-    arguments.add_argument("figure", choices=FIGURES, help="what to draw")
+    arguments.add_argument("figure", choices=[*FIGURES, *SEARCH_FIGURES], help="what to draw")
     add_sources(arguments)
     arguments.add_argument("--out", type=Path, metavar="DIR", help="where the files go")
     options, rest = arguments.parse_known_args(argv)
-    return report_errors(lambda: draw(options.figure, options.source, options.out, rest))
+    return report_errors(lambda: draw(options, rest))
 
 
-def draw(figure: str, named: Sequence[str], out: Path | None, rest: Sequence[str]) -> None:
+def draw(options: Namespace, rest: Sequence[str]) -> None:
     """Draws a figure of all sources together and prints the paths of its files."""
-    sources, overrides = split_sources(named, rest)
-    results = find(*sources, overrides=overrides)
+    sources = read_sources(options, rest)
+    folder = options.out or runs_root() / "figures" / name_folder(sources)
+    paths = (
+        draw_search(options.figure, sources, folder) if options.figure in SEARCH_FIGURES else draw_results(options.figure, sources, folder)
+    )
+    write_stdout("".join(f"{path}\n" for path in paths))
+
+
+def draw_results(figure: str, sources: Sources, folder: Path) -> list[Path]:
+    results = find(*sources.named, overrides=sources.overrides, origin=sources.origin, wanted=sources.wanted)
     if results.note and figure != "summary":
         print(results.note, file=sys.stderr)
-    names = "+".join(dict.fromkeys(Path(source).resolve().stem for source in sources))
-    folder = out or runs_root() / "figures" / "-".join(filter(None, [names, name_overrides(overrides)]))
-    paths = FIGURES[figure](results, folder)
-    write_stdout("".join(f"{path}\n" for path in paths))
+    return FIGURES[figure](results, folder)
+
+
+def draw_search(figure: str, sources: Sources, folder: Path) -> list[Path]:
+    if len(sources.named) > 1 or sources != Sources(sources.named, sources.overrides):
+        raise InputError(f"{figure}: takes one sweep (a sweep file, or ENTITY/PROJECT/SWEEP), without --from, --group and --tag")
+    return SEARCH_FIGURES[figure](sources.named[0], sources.overrides, folder)
+
+
+def name_folder(sources: Sources) -> str:
+    """The name of the folder of a figure's files."""
+    wanted = sources.wanted
+    named = "+".join(dict.fromkeys(Path(source).resolve().stem for source in sources.named))
+    more = (sources.origin.replace("/", "-"), wanted.group.replace(" ", "-"), *wanted.tags, name_overrides(sources.overrides))
+    return "-".join(filter(None, [named, *more]))
 
 
 def name_overrides(overrides: Mapping[str, Any]) -> str:

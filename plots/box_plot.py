@@ -13,9 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 import info_dicts
-from plots.results import Record, Results, Tested, describe_condition, name_systems, read_evaluation
+from plots.records import Record, describe_condition
+from plots.results import Results
 from plots.style import COLUMN, PAGE, lighter, save, styled, variant_styles
+from plots.table import name_systems
 from train.entry import Experiment
+from train.evaluations import Tested
 
 HEIGHT = 1.9  # inches of each line of groups
 LEGEND_LINE = 0.14  # inches
@@ -48,8 +51,7 @@ def comparable(runs: Sequence[Record]) -> list[list[tuple[Experiment, Tested]]]:
     """The evaluations of runs in sets of equal data set, split, severities, compositions and images; most evaluations first, of equals the largest."""
     sets: dict[Any, list[tuple[Experiment, Tested]]] = {}
     for run in runs:
-        for path in run.evaluations:
-            tested = read_evaluation(path)
+        for tested in run.tested:
             sets.setdefault((run.experiment.dataset, *tested.setting), []).append((run.experiment, tested))
     return sorted(sets.values(), key=lambda own: (len(own), own[0][1].size), reverse=True)
 
@@ -65,11 +67,11 @@ def figure_names(runs: Sequence[Record]) -> list[str]:
                 name += (
                     "".join(f"-{corruption}-severity-{level}" for corruption, level in tested.severities.items()) or "-published-severities"
                 )
-            n_names, n_ids = len(tested.names), len(tested.ids)
+            n_names, n_ids = len(tested.names), tested.images
             if tested.names != first.names:
                 name += f"-{n_names}-compositions" if n_names != len(first.names) else "-other-compositions"
-            if tested.ids.tobytes() != first.ids.tobytes():
-                name += f"-{n_ids}-images" if n_ids != len(first.ids) else "-other-images"
+            if tested.ids != first.ids:
+                name += f"-{n_ids}-images" if n_ids != first.images else "-other-images"
         again = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
         names.append(next(free for free in again if free not in names))
     return names
@@ -84,7 +86,7 @@ def points(results: Results) -> pd.DataFrame:
     tested = table[(table["metric"] == "accuracy") & (table["composition"] != "")].copy()
     tested["system"] = name_systems(tested)
     places = {
-        (e.dataset, e.name, facts.split, describe_condition(e, facts.severities)): (place, len(facts.ids))
+        (e.dataset, e.name, facts.split, describe_condition(e, facts.severities)): (place, facts.images)
         for place, own in enumerate(comparable(results.runs))
         for e, facts in own
     }

@@ -1,96 +1,51 @@
-"""Results as one tidy table: one row per value, whatever list or folder of runs they come from.
+"""Results as one tidy table: one row per value, whatever they come from.
 
 python -m plots.results configs/demo.yaml > results.csv              the runs of a list
 python -m plots.results configs/demo.yaml --epochs=1 > results.csv   with the overrides that they were run with
 python -m plots.results runs > results.csv                           every run in a folder, or one run directory
 python -m plots.results configs/*.yaml > results.csv                 several lists or folders; equal runs once
+python -m plots.results ENTITY/PROJECT > results.csv                 a W&B project; --group NAME, --tag NAME: some of its runs
+python -m plots.results ENTITY/PROJECT/SWEEP > results.csv           the trials of a W&B sweep
+python -m plots.results wandb-files > results.csv                    W&B's own files of runs that were recorded offline
+python -m plots.results configs/demo.yaml --from ENTITY/PROJECT      the runs of a list, read from there (or from a folder)
 """
 
-import ast
 import os
-import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import h5py
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from data.compositions import n_corruptions, parse
 from errors import Arguments, InputError, report_errors
-from train.build import build, experiment_class
-from train.entry import Experiment, Trained
+from plots.local import find_in_folder, find_in_list, run_directories
+from plots.logged import Wanted, find_in_logged
+from plots.offline import read_files, wandb_files
+from plots.records import Found, Record
+from plots.table import tabulate
 from train.lists import read, read_overrides
-from train.run import read_json, read_jsonl, state
-
-COLUMNS: dict[str, Any] = {
-    "study": "str",
-    "dataset": "str",
-    "method": "str",
-    "model": "str",
-    "seed": "Int64",
-    "run": "str",
-    "split": "str",
-    "epoch": "Int64",
-    "step": "Int64",
-    "layer": "str",
-    "composition": "str",
-    "condition": "str",
-    "n_corruptions": "Int64",
-    "metric": "str",
-    "value": "float64",
-}
-
-# How columns are held while they are put together: whole numbers as floats, where NaN stands for none, but for seeds, which may exceed 2**53.
-DTYPES: dict[str, Any] = {name: object if kind == "str" else np.float64 for name, kind in COLUMNS.items()} | {"seed": np.int64}
 
 NAMED = 5  # missing runs: of more, the others are counted
-COSTS = ("image_steps", "search_trials", "train_seconds")
-# Keys of a row of metrics.jsonl -> (split, metric).
-CURVES = {
-    "train_loss": ("train", "loss"),
-    "train_accuracy": ("train", "accuracy"),
-    "valid_loss": ("valid", "loss"),
-    "valid_accuracy": ("valid", "accuracy"),
-    "lr": ("train", "lr"),
-}
+LISTS = (".yaml", ".yml", ".json")
+ALL = Wanted()
 
 
 @dataclass(frozen=True)
-class Record:
-    """A finished run: its experiment, the directory it lies in, and the files of its evaluations."""
+class Sources:
+    """Where results are to be read: lists, folders and W&B projects, and what belongs to them.
 
-    experiment: Experiment
-    directory: Path
-    evaluations: tuple[Path, ...]
+    Lists take `overrides`; `origin` (a folder or a W&B project) is where their runs are read instead of the run directories. `wanted` chooses
+    among W&B's runs.
+    """
 
-
-class Tested(NamedTuple):
-    """An evaluation of a system on C compositions of N images: full names joined by '-', accuracies (C,) as fractions, mean losses (C,), ids (N,)."""
-
-    names: tuple[str, ...]
-    accuracy_c: NDArray[np.float64]
-    loss_c: NDArray[np.float64]
-    split: str
-    severities: dict[str, int]
-    trained_parameters: int
-    total_parameters: int
-    ids: NDArray[np.int64]
-
-    @property
-    def size(self) -> int:
-        """Compositions x images."""
-        return len(self.names) * len(self.ids)
-
-    @property
-    def setting(self) -> tuple[Any, ...]:
-        """What two evaluations on one data set must share to be comparable: split, severities, compositions and images."""
-        return self.split, tuple(sorted(self.severities.items())), self.names, self.ids.tobytes()
+    named: tuple[str, ...]
+    overrides: Mapping[str, Any]
+    origin: str = ""
+    wanted: Wanted = ALL
 
 
 @dataclass(frozen=True)
@@ -132,318 +87,94 @@ class Results:
         )
 
 
-def load(*sources: str | Path, overrides: Mapping[str, Any] | None = None) -> pd.DataFrame:
+def load(*sources: str | Path, overrides: Mapping[str, Any] | None = None, origin: str = "", wanted: Wanted = ALL) -> pd.DataFrame:
     """The results of sources as one table with the columns of COLUMNS, empty (NA or '') where a column means nothing.
 
-    A source is a YAML list, whose entries take `overrides`, or a run directory, or a folder of run directories. Accuracies are
-    fractions. Rows per epoch: loss and accuracy (split train and valid) and lr; those of a level search have the level as `layer` and metrics
-    that start with `search_`. Rows per composition: accuracy and loss. Rows per run: trained_parameters, total_parameters, image_steps, search_trials,
-    best_epoch, train_seconds; a system that trains nothing itself has the sums of image_steps, search_trials and train_seconds over its distinct prerequisites.
-    What is not finished, and how many smaller evaluations of a folder's runs are left out, stands on stderr in one line. InputError where a source cannot be read.
+    A source is a YAML list, whose entries take `overrides`; a run directory, or a folder of run directories; W&B's offline files, or a folder of
+    them; or a W&B project or sweep (ENTITY/PROJECT[/SWEEP]), of which `wanted` chooses. The runs of lists are read from `origin`, where one is
+    named. The rows are the same wherever they are read. Accuracies are fractions. Rows per epoch: loss and accuracy (split train and valid) and lr;
+    those of a level search have the level as `layer` and metrics that start with `search_`. Rows per composition: accuracy and loss. Rows per run:
+    trained_parameters, total_parameters, image_steps, search_trials, best_epoch, train_seconds; a system that trains nothing itself has the sums of
+    image_steps, search_trials and train_seconds over its distinct prerequisites. What is not finished, and how many smaller evaluations of a
+    folder's runs are left out, stands on stderr in one line. InputError where a source cannot be read, RunError where a server fails for good.
     """
-    results = find(*sources, overrides=overrides)
+    results = find(*sources, overrides=overrides, origin=origin, wanted=wanted)
     if results.note:
         print(results.note, file=sys.stderr)
     return results.table
 
 
-def find(*sources: str | Path, overrides: Mapping[str, Any] | None = None) -> Results:
-    """The finished runs of YAML lists, run directories and folders of run directories, equal ones once.
+def find(*sources: str | Path, overrides: Mapping[str, Any] | None = None, origin: str = "", wanted: Wanted = ALL) -> Results:
+    """The finished runs of sources (see `load`), equal ones once.
 
     A run that several sources evaluate differently has all of these evaluations, but one for each split and severities: the last source's.
     """
-    found = [_find_in(Path(source), overrides or {}) for source in sources]
+    named = tuple(map(str, sources))
+    if wanted != ALL and not any(is_project(source) for source in (*named, origin)):
+        raise InputError(f"{', '.join(named)}: --group and --tag choose among the runs of a W&B project (ENTITY/PROJECT)")
+    pool = _find_in(origin, {}, wanted) if origin else None
+    found = [_find_in(source, overrides or {}, wanted, pool) for source in named]
     runs: dict[str, Record] = {}
-    for record in (record for results in found for record in results.runs):
+    for record in (record for own in found for record in own.runs):
         key = record.experiment.hash
         runs[key] = _join(runs[key], record) if key in runs else record
-    missing = dict.fromkeys(words for results in found for words in results.missing)
-    taken = {path for record in runs.values() for path in record.evaluations}
+    missing = dict.fromkeys(words for own in found for words in own.missing)
+    taken = {tested.path for record in runs.values() for tested in record.tested}
     return Results(
-        ", ".join(results.source for results in found),
+        ", ".join(own.source for own in found),
         tuple(runs.values()),
         tuple(missing),
-        frozenset().union(*(results.smaller for results in found)) - taken,
-        frozenset().union(*(results.asked for results in found)),
+        frozenset().union(*(own.smaller for own in found)) - taken,
+        frozenset().union(*(own.asked for own in found)),
     )
 
 
 def _join(first: Record, second: Record) -> Record:
-    """One record of the same run from two sources."""
-    if first.evaluations == second.evaluations:
-        return first
-    last = {}
-    for path in first.evaluations + second.evaluations:
-        tested = read_evaluation(path)
-        last[tested.split, str(tested.severities)] = path
-    return Record(first.experiment, first.directory, tuple(last.values()))
+    """One record of the same run from two sources; what lies in a run directory is taken from there."""
+    last = {(tested.split, str(tested.severities)): tested for tested in first.tested + second.tested}
+    facts, epochs = {**second.facts, **first.facts}, first.epochs or second.epochs
+    return Record(first.experiment, epochs, facts, tuple(last.values()), first.directory or second.directory)
 
 
-def _find_in(path: Path, overrides: Mapping[str, Any]) -> Results:
-    if not path.is_dir():
-        return _find_in_list(path, overrides)
-    if overrides:
-        raise InputError(f"{path}: overrides go with a list of experiments, not with a folder of runs")
-    return _find_in_folder(path)
+def is_project(source: str) -> bool:
+    """Whether a word names a W&B project or sweep (ENTITY/PROJECT[/SWEEP]), not a file or a folder."""
+    words = source.split("/")
+    return len(words) in (2, 3) and all(words) and words[0] not in (".", "..") and not source.endswith(LISTS) and not Path(source).exists()
 
 
-def _find_in_list(path: Path, overrides: Mapping[str, Any]) -> Results:
-    runs, missing = [], []
+def _find_in(source: str, overrides: Mapping[str, Any], wanted: Wanted, pool: Found | None = None) -> Found:
+    if not is_project(source) and not Path(source).is_dir() and not wandb_files(Path(source)):
+        return find_in_list(Path(source), overrides) if pool is None else _take(Path(source), overrides, pool)
+    if overrides or pool:
+        raise InputError(
+            f"{source}: {'overrides go' if overrides else '--from goes'} with a list of experiments, not with a folder of runs or W&B's"
+        )
+    if is_project(source):
+        # Only here, since nothing else waits for a client.
+        from plots.pull import pull
+
+        entity, project, *sweep = source.split("/")
+        return find_in_logged(source, pull(f"{entity}/{project}", replace(wanted, sweep="".join(sweep))))
+    path = Path(source)
+    files = [] if run_directories(path) else wandb_files(path)
+    return find_in_logged(source, read_files(files)) if files else find_in_folder(path)
+
+
+def _take(path: Path, overrides: Mapping[str, Any], pool: Found) -> Found:
+    """The runs of a list, as another source has them; each that is not there, or not evaluated as the list says, is named."""
+    there = {record.experiment.hash: record for record in pool.runs}
     asked = {entry.experiment.hash: entry.experiment for entry in read(path, overrides)}
-    for experiment in asked.values():
-        found = state(experiment)
-        if found.name != "done":
-            missing.append(f"{experiment.dataset}/{experiment.name} ({found.name}{': ' if found.detail else ''}{found.detail})")
-        if found.name in ("done", "trained"):
-            evaluation = experiment.directory / "evaluation" / f"{experiment.testing.key}.h5"
-            runs.append(Record(experiment, experiment.directory, (evaluation,) if evaluation.exists() and experiment.is_system else ()))
-    return Results(str(path), tuple(runs), tuple(missing), asked=frozenset(asked))
-
-
-def _find_in_folder(path: Path) -> Results:
-    """Runs are built again from their experiment.json; of several evaluations on one split at the same severities the largest counts, of equals the newest."""
-    directories = (
-        [path]
-        if (path / "experiment.json").exists()
-        else sorted({p.parent for depth in ("*", "*/*") for p in path.glob(f"{depth}/experiment.json")})
-    )
-    if not directories:
-        raise InputError(f"{path}: holds no run (no experiment.json in it, one or two folders down)")
-    runs, missing, asked = [], [], set()
-    smaller: list[Path] = []
-    for directory in directories:
-        try:
-            experiment = _read_experiment(directory)
-        except InputError as error:
-            missing.append(str(error))
-            asked.add(str(directory))
+    runs, missing = [], []
+    for key, experiment in asked.items():
+        if key not in there:
+            missing.append(f"{experiment.name} (not in {pool.source}, or not finished there)")
             continue
-        asked.add(experiment.hash)
-        if not (directory / "done.json").exists():
-            missing.append(f"{directory} (not finished)")
-            continue
-        largest: dict[tuple[str, str], tuple[int, Path]] = {}
-        evaluations = sorted((directory / "evaluation").glob("*.h5"), key=lambda file: (file.stat().st_mtime_ns, file.name))
-        for file in evaluations:
-            try:
-                tested = read_evaluation(file)
-            except InputError as error:
-                missing.append(str(error))
-                continue
-            key = tested.split, str(tested.severities)
-            files = sorted([*([largest[key]] if key in largest else []), (tested.size, file)], key=lambda known: known[0])
-            largest[key] = files.pop()
-            smaller += [file for _, file in files]
-        if experiment.is_system and not evaluations:
-            missing.append(f"{directory} (trained: evaluation missing)")
-        runs.append(Record(experiment, directory, tuple(file for _, file in largest.values())))
-    return Results(str(path), tuple(runs), tuple(missing), frozenset(smaller), frozenset(asked))
-
-
-def _read_experiment(directory: Path) -> Experiment:
-    """The experiment that a run directory holds; InputError where its file is damaged, or not of this version or of present recipes."""
-    path = directory / "experiment.json"
-    written = read_json(path)
-    try:
-        experiment = rebuild(written["canonical"], study=written["experiment"].get("study", ""))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{path} (not readable by this version)") from None
-    if experiment.hash != written.get("hash"):
-        raise InputError(f"{path} (not readable by this version: its hash is {written.get('hash')}, here {experiment.hash})")
-    if experiment.recipes() != written.get("recipes"):
-        raise InputError(f"{directory} (stale: made by recipe {written.get('recipes')}, now {experiment.recipes()})")
-    return experiment
-
-
-def rebuild(canonical: Mapping[str, Any], **more: Any) -> Experiment:
-    """The experiment of a canonical form. `more` are fields that are not part of the form, such as study.
-
-    What a canonical form leaves out is the default, so a nested prerequisite is built from its own fields and inherits nothing.
-    """
-    fields = {**canonical, **more}
-    if "severities" in fields:
-        fields["severities"] = {int(number): severity for number, severity in fields["severities"].items()}
-    cls = experiment_class(canonical["method"])
-    for key, method in cls.nested.items():
-        if fields.get(key) is not None:
-            fields[key] = rebuild({"method": method} | cls.part(key, canonical) | fields[key])
-    return build(fields)
-
-
-def read_evaluation(path: Path) -> Tested:
-    """What an evaluation file says of every composition; InputError where it is damaged."""
-    try:
-        with h5py.File(path) as file:
-            names = tuple(file["composition"].asstr()[()])
-            accuracy, loss, ids = file["accuracy"][()], file["loss"][()], file["ids"][()]
-            facts = dict(file.attrs)
-        severities = ast.literal_eval(str(facts["severities"]))
-        return Tested(
-            _full_names(names),
-            accuracy,
-            loss,
-            str(facts["split"]),
-            severities,
-            int(facts["trained_parameters"]),
-            int(facts["total_parameters"]),
-            ids,
-        )
-    except (OSError, KeyError, ValueError, SyntaxError) as error:
-        raise damaged(path, error) from None
-
-
-def unpack(path: Path) -> tuple[tuple[str, ...], NDArray[np.bool_], NDArray[np.int64]]:
-    """The names of C compositions, which of N images were classified correctly (C, N), and the images' ids (N,), of an evaluation file."""
-    try:
-        with h5py.File(path) as file:
-            names, ids = tuple(file["composition"].asstr()[()]), file["ids"][()]
-            correct = np.unpackbits(file["correct"][()], axis=1, count=len(ids)).astype(bool)
-    except (OSError, KeyError, ValueError) as error:
-        raise damaged(path, error) from None
-    return _full_names(names), correct, ids
-
-
-def correctness(experiment: Experiment) -> tuple[tuple[str, ...], NDArray[np.bool_], NDArray[np.int64]]:
-    """`unpack` of the evaluation that an experiment asks for; InputError where it is not there."""
-    return unpack(experiment.directory / "evaluation" / f"{experiment.testing.key}.h5")
-
-
-def damaged(path: Path, error: Exception) -> InputError:
-    problem = "missing" if isinstance(error, FileNotFoundError) else "damaged"
-    return InputError(f"{path}: {problem}; delete it and make it again with: python -m train.evaluate CONFIG")
-
-
-@lru_cache(maxsize=8)
-def _full_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple("-".join(parse(name)) for name in names)
-
-
-@lru_cache(maxsize=8)
-def counts(names: tuple[str, ...]) -> NDArray[np.int64]:
-    """The numbers of corruptions of compositions in full names (Identity has 0)."""
-    return np.array([n_corruptions(tuple(name.split("-"))) for name in names], dtype=np.int64)
-
-
-def describe_condition(experiment: Experiment, severities: Mapping[str, int]) -> str:
-    """What tells a run from the plain form of its method, tested at the published severities; empty for the plain form."""
-    return ", ".join(filter(None, [experiment.condition, *(f"{name} severity {severity}" for name, severity in severities.items())]))
-
-
-def prerequisites(experiment: Experiment) -> dict[str, Experiment]:
-    """All experiments on which one rests, by hash."""
-    found: dict[str, Experiment] = {}
-    for part in experiment.requires():
-        found |= {part.hash: part} | prerequisites(part)
-    return found
-
-
-class Rows:
-    """Columns of the table in the making."""
-
-    def __init__(self) -> None:
-        self.chunks: dict[str, list[NDArray[Any]]] = {name: [] for name in COLUMNS}
-
-    def add(self, constant: Mapping[str, Any], values: Sequence[float] | NDArray[np.float64], **columns: Any) -> None:
-        """Appends one row per value; what is a sequence in `columns` varies by row."""
-        n = len(values)
-        cells = {**constant, **columns, "value": values}
-        for name, kind in COLUMNS.items():
-            cell, dtype = cells.get(name, "" if kind == "str" else np.nan), DTYPES[name]
-            self.chunks[name].append(np.asarray(cell, dtype) if isinstance(cell, tuple | list | np.ndarray) else np.full(n, cell, dtype))
-
-    def table(self) -> pd.DataFrame:
-        columns = {name: np.concatenate([np.empty(0, DTYPES[name]), *self.chunks[name]]) for name in COLUMNS}
-        return pd.DataFrame({name: pd.Series(column).astype(COLUMNS[name]) for name, column in columns.items()})
-
-
-def tabulate(runs: Iterable[Record]) -> pd.DataFrame:
-    """The tidy table of finished runs."""
-    rows = Rows()
-    done: dict[Path, dict[str, Any]] = {}
-    for run in runs:
-        e = run.experiment
-        constant = {"study": e.study, "dataset": e.dataset, "method": e.method, "model": e.model, "seed": e.seed, "run": e.name}
-        plain = constant | {"condition": describe_condition(e, e.testing.severities)}
-        _add_epochs(rows, plain, read_jsonl(run.directory / "metrics.jsonl"))
-        parameters: dict[str, int] = {}
-        for path in run.evaluations:
-            tested = read_evaluation(path)
-            own = constant | {"condition": describe_condition(e, tested.severities), "split": tested.split}
-            common = {"composition": tested.names, "n_corruptions": counts(tested.names)}
-            rows.add(own, tested.accuracy_c, metric="accuracy", **common)
-            rows.add(own, tested.loss_c, metric="loss", **common)
-            parameters = {"trained_parameters": tested.trained_parameters, "total_parameters": tested.total_parameters}
-        facts = parameters | _facts(run, done)
-        rows.add(plain, list(facts.values()), metric=list(facts))
-    return rows.table()
-
-
-def _add_epochs(rows: Rows, constant: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> None:
-    """The rows of metrics.jsonl; `step` is the row's number there, as it is the step in W&B."""
-    stages = [row["stage"] for row in epochs]
-    layers = ["" if stage == "train" else stage.removeprefix("search-level") for stage in stages]
-    prefixes = ["" if stage == "train" else "search_" for stage in stages]
-    # Parts that classify nothing have no accuracy.
-    for key in [key for key in CURVES if epochs and key in epochs[0]]:
-        split, metric = CURVES[key]
-        values = [row[key] for row in epochs]
-        metrics = [prefix + metric for prefix in prefixes]
-        rows.add(
-            constant,
-            values,
-            split=split,
-            epoch=[row["epoch"] for row in epochs],
-            step=list(range(len(epochs))),
-            layer=layers,
-            metric=metrics,
-        )
-
-
-def _facts(run: Record, done: dict[Path, dict[str, Any]]) -> dict[str, float]:
-    """The numbers of a run as a whole. A sum over parts is left out where the record of a part is gone."""
-
-    def facts_of(directory: Path) -> dict[str, Any]:
-        if directory not in done:
-            done[directory] = read_json(directory / "done.json") or {}
-        return done[directory]
-
-    e, own = run.experiment, facts_of(run.directory)
-    if isinstance(e, Trained):
-        facts = {key: own[key] for key in ("best_epoch", *COSTS) if key in own}
-        return facts | ({} if run.evaluations else {"trained_parameters": own["parameters"]} if "parameters" in own else {})
-    root = run.directory.parent.parent
-    parts = [own, *(facts_of(root / part.dataset / part.name) for part in prerequisites(e).values())]
-    return {key: sum(part.get(key, 0) for part in parts) for key in COSTS if all(key in part for part in parts[1:])}
-
-
-def name_systems(table: pd.DataFrame) -> pd.Series:
-    """A label for each row's system: its method, with model and condition where these tell variants apart.
-
-    Runs of one label differ in their seed alone: where they do not, what their names say is added (lr, weight), at last their hash.
-    """
-    keys = ["dataset", "run", "condition"]
-    systems = table[[*keys, "method", "model", "seed"]].drop_duplicates().copy()
-    several_models = systems.groupby(["dataset", "method"])["model"].transform("nunique") > 1
-    details = [
-        ", ".join(filter(None, [model if several else "", condition]))
-        for model, several, condition in zip(systems["model"], several_models, systems["condition"])
-    ]
-    systems["label"] = [f"{method} ({detail})" if detail else method for method, detail in zip(systems["method"], details)]
-    hashless = [
-        re.sub(r"-s\d+-[0-9a-f]{12}$", "", run).removeprefix(method).lstrip("-") for run, method in zip(systems["run"], systems["method"])
-    ]
-    for addition in (hashless, [run[-12:-6] for run in systems["run"]]):
-        systems["addition"] = addition
-        group = systems.groupby(["dataset", "label"])
-        if addition is hashless:
-            ambiguous = group["addition"].transform("nunique") > 1
-        else:
-            ambiguous = group["seed"].transform("size") > group["seed"].transform("nunique")
-        systems["label"] = [
-            f"{label} {more}" if add else label for label, more, add in zip(systems["label"], systems["addition"], ambiguous)
-        ]
-    labels = dict(zip(zip(*(systems[key] for key in keys)), systems["label"]))
-    return pd.Series([labels[key] for key in zip(*(table[key] for key in keys))], index=table.index, dtype="str")
+        asked_for = experiment.testing
+        tested = tuple(own for own in there[key].tested if own.answers(asked_for, experiment.test_images))
+        if experiment.is_system and not tested:
+            missing.append(f"{experiment.name} (evaluation {asked_for.key} missing in {pool.source})")
+        runs.append(replace(there[key], experiment=experiment, tested=tested))
+    return Found(f"{path} from {pool.source}", tuple(runs), tuple(missing), asked=frozenset(asked))
 
 
 def write_stdout(text: str) -> None:
@@ -457,16 +188,26 @@ def write_stdout(text: str) -> None:
 
 
 def add_sources(arguments: Arguments) -> None:
-    """The sources of a command line, which `split_sources` reads."""
-    arguments.add_argument("source", nargs="+", help="YAML lists, run directories, or folders of run directories")
+    """The sources of a command line, which `read_sources` reads."""
+    arguments.add_argument(
+        "source", nargs="+", help="YAML lists, run directories, folders of them, W&B files, ENTITY/PROJECT or ENTITY/PROJECT/SWEEP"
+    )
+    arguments.add_argument(
+        "--from", dest="origin", default="", metavar="SOURCE", help="where the runs of lists are read: W&B's ENTITY/PROJECT, or a folder"
+    )
+    arguments.add_argument("--group", default="", metavar="NAME", help="of a W&B project, the runs of this group")
+    arguments.add_argument(
+        "--tag", action="append", default=[], metavar="NAME", help="of a W&B project, the runs with this tag (with all, if several)"
+    )
 
 
-def split_sources(sources: Sequence[str], rest: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """All sources of a command line, also those that follow an option (argparse leaves them in `rest`), and the overrides among them."""
+def read_sources(options: Namespace, rest: Sequence[str]) -> Sources:
+    """All sources of a command line, also those that follow an option (argparse leaves them in `rest`), with the overrides among them."""
     # argparse takes an override whose value has a space for a source.
-    words = [*sources, *rest]
+    words = [*options.source, *rest]
     overrides = read_overrides(word for word in words if word.startswith("-"))
-    return [word for word in words if not word.startswith("-")], overrides
+    named = tuple(word for word in words if not word.startswith("-"))
+    return Sources(named, overrides, options.origin, Wanted(group=options.group, tags=tuple(options.tag)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -475,8 +216,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, rest = arguments.parse_known_args(argv)
 
     def write() -> None:
-        sources, overrides = split_sources(options.source, rest)
-        write_stdout(load(*sources, overrides=overrides).to_csv(index=False))
+        sources = read_sources(options, rest)
+        table = load(*sources.named, overrides=sources.overrides, origin=sources.origin, wanted=sources.wanted)
+        write_stdout(table.to_csv(index=False))
 
     return report_errors(write)
 

@@ -11,11 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import info_dicts
+from errors import InputError
 from plots import box_plot
-from plots.results import Record, Results, counts, describe_condition, name_systems, read_evaluation, unpack, write_stdout
+from plots.records import Record, counts, describe_condition
+from plots.results import Results, write_stdout
 from plots.statistics import RESAMPLES, bootstrap_intervals, t_interval
 from plots.style import save_csv
+from plots.table import name_systems
 from train.entry import Experiment
+from train.evaluations import unpack
 from train.experiment import RoutedSystem
 
 # Groups of compositions: by their number of corruptions; `singles` are the single corruptions and Identity.
@@ -77,9 +81,12 @@ def compare(runs: Sequence[Record], table: pd.DataFrame) -> list[Comparison]:
     numbers = {str(name): number for number, name in info_dicts.METHODS.items()}
     for run in sorted(runs, key=lambda run: (numbers[run.experiment.method], run.experiment.condition != "")):
         e = run.experiment
-        for path in run.evaluations:
-            facts = read_evaluation(path)
-            names, correct, ids = unpack(path)
+        for facts in run.tested:
+            if facts.path is None:
+                raise InputError(
+                    f"summary: {e.name} comes from W&B, which has no results of single images; give its list or run directories"
+                )
+            names, correct, ids = unpack(facts.path)
             n = counts(names)
             key = (e.dataset, *facts.setting)
             severities = "".join(f", {name} severity {severity}" for name, severity in facts.severities.items())

@@ -1,5 +1,6 @@
 """What a W&B run tells, read from the files of what it is about. Here: an experiment; a trial of a search is in train/sweep/trials.py."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Any
 from data.compositions import n_corruptions
 from errors import COME_AGAIN
 from train.entry import Experiment
+from train.evaluations import Tested, evaluation_path, read_evaluation
+from train.facts import DoneFiles, run_facts
 from train.lists import Entry, label
 from train.lock import describe, holder
 from train.run import evaluated, read_json, read_jsonl, resolved, state
@@ -60,13 +63,29 @@ class Subject(ABC):
         """Why it cannot be sent to W&B now; empty where it can. InputError where files are damaged."""
 
 
+# Raised when a W&B run is to hold more: records of before count as incomplete, and `python -m train sync` sends them again.
+FORM = 2
+CURVES = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
+PLAIN = ("epoch", "lr", "images_per_second")
+
+
 def values_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of metrics.jsonl as W&B's values: training curves, or those of a level of the search."""
-    keys = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
-    curves = {key.replace("_", "/", 1): row[key] for key in keys if key in row}
+    curves = {key.replace("_", "/", 1): row[key] for key in CURVES if key in row}
     if row["stage"] != "train":
         curves = {f"search/{row['stage'].removeprefix('search-')}/{key}": value for key, value in curves.items()}
-    return curves | {"epoch": row["epoch"], "lr": row["lr"], "images_per_second": row["images_per_second"]}
+    return curves | {key: row[key] for key in PLAIN}
+
+
+def row_of(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The row of metrics.jsonl that W&B's values of a step tell, as far as `values_of` tells it; None where they are no epoch's."""
+    stage, found = "train", {}
+    for key, value in values.items():
+        words = key.split("/")
+        if "_".join(words[-2:]) in CURVES:
+            found["_".join(words[-2:])] = value
+            stage = f"search-{words[1]}" if words[0] == "search" else stage
+    return {"stage": stage} | found | {key: values[key] for key in PLAIN if key in values} if found else None
 
 
 class ExperimentSubject(Subject):
@@ -83,13 +102,13 @@ class ExperimentSubject(Subject):
             "job_type": self.experiment.method,
             "name": self.experiment.name,
             "tags": sorted({*self.experiment.tags, *self.tags}),
-            "config": resolved(self.experiment),
+            "config": resolved(self.experiment) | {"identity": read_identity(self.directory)},
         }
 
     def steps(self) -> list[dict[str, Any]]:
         steps = [values_of(row) for row in read_jsonl(self.directory / "metrics.jsonl")]
         if self.tested:
-            values, table = accuracies(self.experiment)
+            values, table = accuracies(read_evaluation(evaluation_path(self.experiment)))
             steps += [values, {"compositions": table}]
         return steps
 
@@ -97,8 +116,12 @@ class ExperimentSubject(Subject):
         return len(read_jsonl(self.directory / "metrics.jsonl")) + (2 if self.tested else 0)
 
     def summary(self) -> dict[str, Any]:
-        facts = read_json(self.directory / "done.json") or {}
-        return facts | (accuracies(self.experiment)[0] if self.tested else {})
+        done = read_json(self.directory / "done.json")
+        if done is None:
+            return {}
+        tested = read_evaluation(evaluation_path(self.experiment)) if self.tested else None
+        facts = facts_of(self.experiment, self.directory, tested)
+        return done | facts | (accuracies(tested)[0] | setting_of(tested) if tested else {})
 
     @property
     def tested(self) -> bool:
@@ -106,6 +129,7 @@ class ExperimentSubject(Subject):
 
     def contents(self) -> dict[str, Any]:
         return {
+            "form": FORM,
             "rows": len(read_jsonl(self.directory / "metrics.jsonl")),
             "done": (self.directory / "done.json").exists(),
             "evaluation": self.experiment.testing.key if self.tested else "",
@@ -127,23 +151,36 @@ def run_id(experiment: Experiment) -> str:
     return experiment.hash[:16]
 
 
-def read_compositions(experiment: Experiment) -> list[tuple[str, int, float, float, int]]:
-    """A finished evaluation: of every composition the name, the number of corruptions, accuracy, loss, and the number of images."""
-    import h5py
-
-    with h5py.File(experiment.directory / "evaluation" / f"{experiment.testing.key}.h5") as file:
-        names = [name.decode() for name in file["composition"][()]]
-        found, losses = file["accuracy"][()].tolist(), file["loss"][()].tolist()
-        n = int(file.attrs["n"])
-    return [(name, n_corruptions(tuple(name.split("-"))), *values, n) for name, *values in zip(names, found, losses)]
+def read_identity(directory: Path) -> dict[str, Any]:
+    """What names the experiment of a run directory, and on what its results rest, from its experiment.json; empty where there is none."""
+    written = read_json(directory / "experiment.json") or {}
+    return {key: written[key] for key in ("canonical", "hash", "recipes", "data") if key in written}
 
 
-def accuracies(experiment: Experiment) -> tuple[dict[str, float], Table]:
-    """A finished evaluation: the accuracy of every composition and the means by number of corruptions, and one table."""
-    rows = read_compositions(experiment)
-    values = {f"composition/{name}/accuracy": accuracy for name, _, accuracy, *_ in rows}
-    for count in sorted({own for _, own, *_ in rows}):
-        group = [accuracy for _, own, accuracy, *_ in rows if own == count]
+def facts_of(experiment: Experiment, directory: Path, tested: Tested | None) -> dict[str, float]:
+    """The numbers of a run as a whole, as its summary has them."""
+    parameters = {"trained_parameters": tested.trained_parameters, "total_parameters": tested.total_parameters} if tested else {}
+    return {f"facts/{key}": value for key, value in run_facts(experiment, directory, parameters, DoneFiles()).items()}
+
+
+def setting_of(tested: Tested) -> dict[str, Any]:
+    """What an evaluation was made on, as the summary has it."""
+    facts = {"split": tested.split, "images": tested.images, "ids": tested.ids, "severities": json.dumps(tested.severities)}
+    return {f"evaluation/{key}": value for key, value in facts.items()}
+
+
+def accuracies(tested: Tested) -> tuple[dict[str, float], Table]:
+    """A finished evaluation: accuracy and loss of every composition and the mean accuracies by number of corruptions, and one table."""
+    found = list(zip(tested.names, map(n_corruptions_of, tested.names), tested.accuracy_c.tolist(), tested.loss_c.tolist()))
+    values = {f"composition/{name}/accuracy": accuracy for name, _, accuracy, _ in found}
+    values |= {f"composition/{name}/loss": loss for name, *_, loss in found}
+    for count in sorted({own for _, own, *_ in found}):
+        group = [accuracy for _, own, accuracy, _ in found if own == count]
         values[f"corruptions/{count}/accuracy"] = sum(group) / len(group)
-    values["compositions/accuracy"] = sum(accuracy for _, _, accuracy, *_ in rows) / len(rows)
-    return values, Table(["composition", "n_corruptions", "accuracy", "loss", "n"], [list(row) for row in rows])
+    values["compositions/accuracy"] = sum(accuracy for _, _, accuracy, _ in found) / len(found)
+    return values, Table(["composition", "n_corruptions", "accuracy", "loss", "n"], [[*row, tested.images] for row in found])
+
+
+def n_corruptions_of(name: str) -> int:
+    """The number of corruptions of a composition in full names (Identity has 0)."""
+    return n_corruptions(tuple(name.split("-")))

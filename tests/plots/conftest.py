@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 import train.evaluation
 from data import datasets
 from data.compositions import compositions
-from plots.results import prerequisites
 from train.build import build
 from train.entry import Experiment, Trained
+from train.facts import prerequisites
 from train.run import open_run
 
 DATASET = "FashionMNIST-mini"

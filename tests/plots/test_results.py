@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 
 from errors import InputError
-from plots.results import COLUMNS, correctness, find, load, main, name_systems, rebuild
+from plots.records import rebuild
+from plots.results import find, load, main
+from plots.table import COLUMNS, name_systems
 from tests.plots.conftest import (
     COUNTS,
     CROSS_ENTROPY,
@@ -30,6 +32,7 @@ from tests.plots.conftest import (
 )
 from train.build import build
 from train.entry import ROOT
+from train.evaluations import correctness
 
 HEADER = "study,dataset,method,model,seed,run,split,epoch,step,layer,composition,condition,n_corruptions,metric,value"
 FIXED_MODULE = {"level": 1, "lr": 0.01, "weight": 1}
@@ -317,7 +320,7 @@ def test_runs_of_a_folder_that_cannot_be_used_are_named(study: Study, capsys: py
     assert line.count("\n") == 1
     for words in (
         f"{stale.name} (stale",
-        f"{unknown.name}/experiment.json (not readable",
+        f"{unknown.name} (not readable",
         f"{damaged.name}/experiment.json: damaged",
         "h5: damaged",
         "(not finished)",

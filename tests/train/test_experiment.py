@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import info_dicts
-from plots.results import rebuild
+from plots.records import rebuild
 from train.build import build
 from train.fields import FieldError
 

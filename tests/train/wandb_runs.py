@@ -23,8 +23,9 @@ def row(epoch):
 def write_rows(experiment, epochs):
     """A run directory with that many rows in metrics.jsonl, of a training that was stopped."""
     experiment.directory.mkdir(parents=True, exist_ok=True)
-    record = {"recipes": experiment.recipes(), "canonical": experiment.canonical()}
-    (experiment.directory / "experiment.json").write_text(json.dumps(record))
+    record = {"recipes": experiment.recipes(), "canonical": experiment.canonical(), "hash": experiment.hash, "data": "checksum"}
+    if not (experiment.directory / "experiment.json").exists():  # a tracker may be reading it
+        (experiment.directory / "experiment.json").write_text(json.dumps(record))
     (experiment.directory / "metrics.jsonl").write_text("".join(json.dumps(row(epoch)) + "\n" for epoch in range(1, epochs + 1)))
 
 
@@ -34,7 +35,8 @@ def write_end(experiment):
     (experiment.directory / "evaluation").mkdir(exist_ok=True)
     with h5py.File(experiment.directory / "evaluation" / f"{experiment.testing.key}.h5", "w") as file:
         file["composition"], file["accuracy"], file["loss"] = COMPOSITIONS, [0.75, 0.5, 0.25], [1.0, 2.0, 3.0]
-        file.attrs["n"] = 100
+        file["ids"] = range(100)
+        file.attrs.update(n=100, split="test", severities="{}", trained_parameters=10, total_parameters=10)
 
 
 def finished(seed=0, **more):
@@ -61,5 +63,8 @@ def assert_complete(stored):
     assert history[6]["compositions"]["nrows"] == 3
     assert stored["summary"]["best_epoch"] == 5
     assert stored["summary"]["corruptions/1/accuracy"] == 0.5
+    assert stored["summary"]["composition/Contrast-GaussianBlur/loss"] == 3.0
+    assert stored["summary"]["facts/trained_parameters"] == 10
+    assert stored["config"]["identity"]["value"]["data"] == "checksum"
     assert stored["config"]["lr"]["value"] == 0.1
     assert stored["state"] == "finished"

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from train.entry import Experiment, Trained
+from train.evaluations import evaluation_path, read_evaluation
 from train.experiment import Autoencoder, OneCorruption
 from train.fields import choose
 from train.run import read_json
-from train.subject import read_compositions
 
 # Mean accuracy over the elementals of a system, and that on clean images.
 ELEMENTALS, CLEAN = "selection/elementals_accuracy", "selection/clean_accuracy"
@@ -58,7 +58,8 @@ def measure(experiments: Sequence[Experiment]) -> dict[str, float]:
 
 def accuracy(experiment: Experiment, clean: bool) -> float:
     """Mean accuracy of a system on clean validation images, or over the elementals that it is made for."""
-    accuracies = {name: value for name, _, value, *_ in read_compositions(experiment)}
+    tested = read_evaluation(evaluation_path(experiment))
+    accuracies = dict(zip(tested.names, tested.accuracy_c.tolist()))
     chosen = (
         ["Identity"]
         if clean

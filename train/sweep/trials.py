@@ -20,7 +20,7 @@ from train.entry import Experiment, Trained, runs_root
 from train.experiment import OneCorruption
 from train.lock import describe, holder
 from train.run import log_path, read_json, read_jsonl, write_json
-from train.subject import Subject, values_of
+from train.subject import FORM, Subject, read_identity, values_of
 
 # How a trial may end, beside `stopped`, which goes on, and `pruned`, which the search itself decided.
 ENDINGS = ("done", "diverged", "failed")
@@ -78,6 +78,10 @@ class Trial:
         now = replace(self, state=state, metrics=dict(metrics or {}), error=error, seconds=self.seconds + time.time() - self.begin)
         now.write()
         return now
+
+    def identity(self) -> dict[str, Any]:
+        """What names the network that it trains itself; empty where it trains parts."""
+        return read_identity(runs_root() / self.main) if self.main else {}
 
     def rows(self) -> list[dict[str, Any]]:
         """The epochs of the network that it trains itself."""
@@ -137,7 +141,7 @@ class TrialSubject(Subject):
             "group": str(trial.entry.get("dataset", "")),
             "job_type": "trial",
             "name": Path(trial.experiments[0]).name if trial.experiments else self.id,
-            "config": {**trial.values, "entry": trial.entry, "experiments": trial.experiments},
+            "config": {**trial.values, "entry": trial.entry, "experiments": trial.experiments, "identity": trial.identity()},
         }
 
     def steps(self) -> list[dict[str, Any]]:
@@ -154,7 +158,7 @@ class TrialSubject(Subject):
 
     def contents(self) -> dict[str, Any]:
         trial = self.trial
-        return {"rows": len(trial.rows()), "state": trial.state}
+        return {"form": FORM, "rows": len(trial.rows()), "state": trial.state}
 
     def exit_code(self) -> int:
         return {"done": 0, "diverged": 1, "failed": 1}.get(self.trial.state, COME_AGAIN)

@@ -1,0 +1,124 @@
+"""The tidy table: one row per value, with the same columns whatever was measured and wherever it was read."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from plots.records import Record, counts, describe_condition
+from train.facts import FACTS
+
+COLUMNS: dict[str, Any] = {
+    "study": "str",
+    "dataset": "str",
+    "method": "str",
+    "model": "str",
+    "seed": "Int64",
+    "run": "str",
+    "split": "str",
+    "epoch": "Int64",
+    "step": "Int64",
+    "layer": "str",
+    "composition": "str",
+    "condition": "str",
+    "n_corruptions": "Int64",
+    "metric": "str",
+    "value": "float64",
+}
+
+# How columns are held while they are put together: whole numbers as floats, where NaN stands for none, but for seeds, which may exceed 2**53.
+DTYPES: dict[str, Any] = {name: object if kind == "str" else np.float64 for name, kind in COLUMNS.items()} | {"seed": np.int64}
+
+# Keys of a row of metrics.jsonl -> (split, metric).
+CURVES = {
+    "train_loss": ("train", "loss"),
+    "train_accuracy": ("train", "accuracy"),
+    "valid_loss": ("valid", "loss"),
+    "valid_accuracy": ("valid", "accuracy"),
+    "lr": ("train", "lr"),
+}
+
+
+class Rows:
+    """Columns of the table in the making."""
+
+    def __init__(self) -> None:
+        self.chunks: dict[str, list[NDArray[Any]]] = {name: [] for name in COLUMNS}
+
+    def add(self, constant: Mapping[str, Any], values: Sequence[float] | NDArray[np.float64], **columns: Any) -> None:
+        """Appends one row per value; what is a sequence in `columns` varies by row."""
+        n = len(values)
+        cells = {**constant, **columns, "value": values}
+        for name, kind in COLUMNS.items():
+            cell, dtype = cells.get(name, "" if kind == "str" else np.nan), DTYPES[name]
+            self.chunks[name].append(np.asarray(cell, dtype) if isinstance(cell, tuple | list | np.ndarray) else np.full(n, cell, dtype))
+
+    def table(self) -> pd.DataFrame:
+        columns = {name: np.concatenate([np.empty(0, DTYPES[name]), *self.chunks[name]]) for name in COLUMNS}
+        return pd.DataFrame({name: pd.Series(column).astype(COLUMNS[name]) for name, column in columns.items()})
+
+
+def tabulate(runs: Iterable[Record]) -> pd.DataFrame:
+    """The tidy table of finished runs."""
+    rows = Rows()
+    for run in runs:
+        e = run.experiment
+        constant = {"study": e.study, "dataset": e.dataset, "method": e.method, "model": e.model, "seed": e.seed, "run": e.name}
+        plain = constant | {"condition": describe_condition(e, e.testing.severities)}
+        add_epochs(rows, plain, run.epochs)
+        for tested in run.tested:
+            own = constant | {"condition": describe_condition(e, tested.severities), "split": tested.split}
+            common = {"composition": tested.names, "n_corruptions": counts(tested.names)}
+            rows.add(own, tested.accuracy_c, metric="accuracy", **common)
+            rows.add(own, tested.loss_c, metric="loss", **common)
+        facts = {metric: run.facts[metric] for metric in FACTS if metric in run.facts}
+        rows.add(plain, list(facts.values()), metric=list(facts))
+    return rows.table()
+
+
+def add_epochs(rows: Rows, constant: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> None:
+    """The rows of metrics.jsonl; `step` is the row's number there, as it is the step in W&B."""
+    stages = [row["stage"] for row in epochs]
+    layers = ["" if stage == "train" else stage.removeprefix("search-level") for stage in stages]
+    prefixes = ["" if stage == "train" else "search_" for stage in stages]
+    # Parts that classify nothing have no accuracy.
+    for key in [key for key in CURVES if epochs and key in epochs[0]]:
+        split, metric = CURVES[key]
+        values = [row[key] for row in epochs]
+        metrics = [prefix + metric for prefix in prefixes]
+        rows.add(
+            constant, values, split=split, epoch=[row["epoch"] for row in epochs], step=list(range(len(epochs))), layer=layers, metric=metrics
+        )  # fmt: skip
+
+
+def name_systems(table: pd.DataFrame) -> pd.Series:
+    """A label for each row's system: its method, with model and condition where these tell variants apart.
+
+    Runs of one label differ in their seed alone: where they do not, what their names say is added (lr, weight), at last their hash.
+    """
+    keys = ["dataset", "run", "condition"]
+    systems = table[[*keys, "method", "model", "seed"]].drop_duplicates().copy()
+    several_models = systems.groupby(["dataset", "method"])["model"].transform("nunique") > 1
+    details = [
+        ", ".join(filter(None, [model if several else "", condition]))
+        for model, several, condition in zip(systems["model"], several_models, systems["condition"])
+    ]
+    systems["label"] = [f"{method} ({detail})" if detail else method for method, detail in zip(systems["method"], details)]
+    hashless = [
+        re.sub(r"-s\d+-[0-9a-f]{12}$", "", run).removeprefix(method).lstrip("-") for run, method in zip(systems["run"], systems["method"])
+    ]
+    for addition in (hashless, [run[-12:-6] for run in systems["run"]]):
+        systems["addition"] = addition
+        group = systems.groupby(["dataset", "label"])
+        if addition is hashless:
+            ambiguous = group["addition"].transform("nunique") > 1
+        else:
+            ambiguous = group["seed"].transform("size") > group["seed"].transform("nunique")
+        systems["label"] = [
+            f"{label} {more}" if add else label for label, more, add in zip(systems["label"], systems["addition"], ambiguous)
+        ]
+    labels = dict(zip(zip(*(systems[key] for key in keys)), systems["label"]))
+    return pd.Series([labels[key] for key in zip(*(table[key] for key in keys))], index=table.index, dtype="str")
