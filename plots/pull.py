@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,8 @@ from train.tracking import first_line, host_and_port, notice
 PAGE = 500
 BATCH = 100
 THREADS = 8
+# The server tells the time of a run's last change in whole seconds: one that changed in so many is asked for again the next time.
+SETTLED = 60
 # Seconds between the attempts of a request; a server that limits the rate lets go within a minute.
 PAUSES = (1, 2, 4, 8, 15, 30)
 
@@ -37,7 +40,7 @@ def pull(project: str, wanted: Wanted) -> list[LoggedRun]:
     if not listed:
         raise InputError(f"{project}: holds no run{describe(wanted)}")
     known = read_pulled(path)
-    changed = [run.id for run in listed if run.id not in known or known[run.id].stamp != stamp(run)]
+    changed = [run.id for run in listed if run.id not in known or known[run.id].stamp != stamp(run) or not known[run.id].stamp]
     for start in range(0, len(changed), BATCH):
         ids = changed[start : start + BATCH]
         try:
@@ -101,8 +104,9 @@ def contents(api: Any, project: str, ids: Sequence[str]) -> list[LoggedRun]:
 
 
 def stamp(run: Any) -> str:
-    """What differs when the server's side of a run has changed."""
-    return json.dumps([run.heartbeat_at, run.state, run.name, run.group, sorted(run.tags)])
+    """What differs when the server's side of a run has changed; empty where it may be changing now."""
+    age = time.time() - datetime.fromisoformat(run.heartbeat_at).timestamp()
+    return json.dumps([run.heartbeat_at, run.state, run.name, run.group, sorted(run.tags)]) if age >= SETTLED else ""
 
 
 def attempt(project: str, ask: Callable[[], T]) -> T:

@@ -205,7 +205,8 @@ def test_metrics_are_means_over_what_they_say(tmp_path, monkeypatch):
     with h5py.File(system.directory / "evaluation" / "valid-elementals.h5", "w") as file:
         file["composition"] = ["Identity", "Contrast", "GaussianBlur", "ImpulseNoise", "Invert", "Rotate90", "Swirl"]
         file["accuracy"] = [1.0, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
-        file["loss"], file.attrs["n"] = [0.0] * 7, 100
+        file["loss"], file["ids"] = [0.0] * 7, range(100)
+        file.attrs.update(n=100, split="valid", severities="{}", trained_parameters=10, total_parameters=10)
     assert measure([system]) == pytest.approx({ELEMENTALS: 0.25, CLEAN: 1.0, "valid/accuracy": 0.75, "valid/loss": 2.0})
     parts = experiments_of(entry_of({"dataset": 0, "method": "Autoencoder", "lr": 0.1}))
     for number, part in enumerate(parts):

@@ -14,7 +14,7 @@ from errors import COME_AGAIN
 from tests.train.wandb_runs import assert_complete, experiment, row, wait_until, write_end, write_rows
 from tests.wandb_server.server import HANG, WandbServer
 from train import tracking
-from train.subject import ExperimentSubject, run_id
+from train.subject import FORM, ExperimentSubject, run_id
 from train.tracking import Tracker, read_record
 
 # Generous on a busy machine; a blocked call or end would take longer still. IMPATIENT is for ends that must be cut off.
@@ -222,10 +222,10 @@ def test_a_record_is_complete_only_for_what_it_holds(online):
     write_rows(made, 3)
     (made.directory / "wandb").mkdir()
     tracking.write_record(ExperimentSubject(made), "offline-run-1", "")
-    assert ExperimentSubject(made).contents() == {"rows": 3, "done": False, "evaluation": ""}
+    assert ExperimentSubject(made).contents() == {"form": FORM, "rows": 3, "done": False, "evaluation": ""}
     assert read_record(ExperimentSubject(made))["folder"] == "offline-run-1"
     write_rows(made, 4)
     assert read_record(ExperimentSubject(made)) is None
     write_end(made)
-    assert ExperimentSubject(made).contents() == {"rows": 4, "done": True, "evaluation": made.testing.key}
+    assert ExperimentSubject(made).contents() == {"form": FORM, "rows": 4, "done": True, "evaluation": made.testing.key}
     assert json.loads((made.directory / "wandb" / "record.json").read_text())["contents"]["rows"] == 3
