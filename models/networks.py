@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,13 @@ import models
 from errors import InputError
 
 WIDTH_STEPS = 64
+
+
+class Activations(NamedTuple):
+    """What enters the classifier (N, U), and its logits (N, classes), of one forward pass."""
+
+    penultimate_nu: Tensor
+    logits_nk: Tensor
 
 
 class Network(nn.Module):
@@ -34,6 +41,11 @@ class Network(nn.Module):
         for block in self.blocks[start:stop]:
             x_nchw = block(x_nchw)
         return x_nchw
+
+    def activate(self, x_nchw: Tensor, start: int = 0) -> Activations:
+        """From level `start`, at most that of the classifier, to the output, with what enters the classifier."""
+        penultimate = self(x_nchw, start, -1)
+        return Activations(penultimate, self(penultimate, -1))
 
 
 NetworkBuilder = Callable[[int, float], Network]

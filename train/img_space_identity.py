@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.networks import count_parameters
+from models.networks import Activations, Network, count_parameters
 from train.autoencoder import load_autoencoders
 from train.method import Method, System, load_network
 from train.routing import Routing
@@ -19,7 +19,7 @@ from train.routing import Routing
 class ImgSpaceNetwork(System):
     """Autoencoders by corruption, and a classifier. Systems of one `restoration` share their restored images."""
 
-    def __init__(self, autoencoders: dict[str, nn.Module], classifier: nn.Module, routing: Routing, restoration: Hashable):
+    def __init__(self, autoencoders: dict[str, nn.Module], classifier: Network, routing: Routing, restoration: Hashable):
         super().__init__()
         self.autoencoders, self.classifier, self.restoration = nn.ModuleDict(autoencoders), classifier, restoration
         self.routing, self.router = routing, routing.router
@@ -34,8 +34,8 @@ class ImgSpaceNetwork(System):
             images_nchw = self.autoencoders[name](images_nchw)
         return images_nchw
 
-    def classify(self, restored_nchw: Tensor, composition: Sequence[str]) -> Tensor:
-        return self.classifier(restored_nchw)
+    def activate(self, restored_nchw: Tensor, composition: Sequence[str]) -> Activations:
+        return self.classifier.activate(restored_nchw)
 
 
 class ImgSpaceIdentity(Method):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from data.batches import Batch, Batches
 from data.datasets import DataSet
 from errors import InputError
-from models.networks import Network, build_network, count_parameters
+from models.networks import Activations, Network, build_network, count_parameters
 from train.checkpoint import load_weights, read_facts
 from train.entry import Experiment, Trained
 
@@ -50,9 +50,13 @@ class System(nn.Module):
         """The images (N, 3, H, W) as `classify` takes them: in image space, so that several classifiers may share them."""
         return images_nchw
 
-    def classify(self, restored_nchw: Tensor, composition: Sequence[str]) -> Tensor:
-        """Logits (N, classes) of what `restore` made of images that carry this composition."""
+    def activate(self, restored_nchw: Tensor, composition: Sequence[str]) -> Activations:
+        """What enters the classifier (N, U), and logits (N, classes), of what `restore` made of images that carry this composition."""
         raise TypeError(f"{type(self).__name__} is a part, not a system")
+
+    def classify(self, restored_nchw: Tensor, composition: Sequence[str]) -> Tensor:
+        """The logits of `activate`."""
+        return self.activate(restored_nchw, composition).logits_nk
 
     def forward(self, images_nchw: Tensor, composition: Sequence[str]) -> Tensor:
         """Logits (N, classes) of network inputs (N, 3, H, W) that carry this composition."""
@@ -119,8 +123,8 @@ class PlainSystem(System):
         self.network = network
         self.trained_parameters = self.total_parameters = count_parameters(network)
 
-    def classify(self, restored_nchw: Tensor, composition: Sequence[str]) -> Tensor:
-        return self.network(restored_nchw)
+    def activate(self, restored_nchw: Tensor, composition: Sequence[str]) -> Activations:
+        return self.network.activate(restored_nchw)
 
 
 Part = TypeVar("Part", bound=nn.Module)
