@@ -15,7 +15,7 @@ from tests.train.wandb_runs import assert_complete, experiment, finished, wait_u
 from tests.wandb_server.server import HANG, WandbServer
 from train.lists import read
 from train.lock import Lock
-from train.subject import ExperimentSubject, run_id
+from train.subject import FORM, ExperimentSubject, run_id
 from train.tracking import FINISH_SECONDS, read_record
 
 ENTRY = {"dataset": 0, "method": "Identity", "lr": 0.1, "epochs": 5}
@@ -271,7 +271,7 @@ def test_a_training_whose_server_dies_ends_by_itself_and_is_sent_later(online, t
     assert training.returncode == 0
     assert time.monotonic() - start < FINISH_SECONDS + 30
     assert len(told.splitlines()) == 1
-    assert ExperimentSubject(made).contents() == {"rows": 25, "done": True, "evaluation": made.testing.key}
+    assert ExperimentSubject(made).contents() == {"form": FORM, "rows": 25, "done": True, "evaluation": made.testing.key}
     online.start()
     assert sync(path).returncode == 0
     stored = online.run(run_id(made))
