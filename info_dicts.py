@@ -147,3 +147,8 @@ AUGMENTATIONS = {
     0: Choice("None"),
     1: Choice("CropFlip"),  # zero padding and a random crop back to size, then a horizontal flip with p = 0.5
 }
+
+# What is computed of finished systems: `python -m analysis NAME CONFIG`.
+ANALYSES = {
+    0: Choice("invariance"),
+}

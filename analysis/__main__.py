@@ -1,0 +1,119 @@
+"""Analyses of finished systems, on the images and compositions of their evaluation.
+
+    python -m analysis invariance configs/demo.yaml                class means of penultimate units, for: python -m plots invariance
+    python -m analysis invariance configs/demo.yaml --index 18     of one entry; --index 0-5,9 of several
+    python -m analysis invariance configs/demo.yaml --images 200   on fewer images (the first of every class), kept beside the others
+    python -m analysis invariance configs/demo.yaml --epochs=1     of a list with the overrides that it was run with
+
+Results go to analyses/<analysis>/ in the run directories. What is there is not computed again; systems that share pixels are analysed in one pass.
+"""
+
+# An entry point, so above `train`, whose lists and runs it reads; the room's other files are below it.
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import info_dicts
+from errors import Arguments, InputError, RunError, report_errors
+from train import interrupt
+from train.entry import Experiment
+from train.lists import Entry, label, read, read_overrides
+from train.needs import require_data
+from train.run import finished, locked, state
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = Arguments("python -m analysis", description=__doc__)
+    arguments.add_argument("analysis", choices=[str(name) for name in info_dicts.ANALYSES.values()], help="what to compute")
+    arguments.add_argument("config", help="a YAML list of experiments")
+    arguments.add_argument("--index", metavar="LIST", help="the entries to analyse: a number, or numbers and ranges (0-5,9)")
+    arguments.add_argument("--images", metavar="N", help="how many images, the first of every class (default: those of the evaluation)")
+    options, rest = arguments.parse_known_args(argv)
+    interrupt.listen()
+    images = [] if options.images is None else [f"--evaluation.images={options.images}"]
+    return report_errors(lambda: analyse(options.analysis, options.config, options.index, [*rest, *images]))
+
+
+def analyse(analysis: str, config: str, indices: str | None, rest: Sequence[str]) -> None:
+    """Analyses the finished systems of a list and names those that are not finished; InputError where none is."""
+    entries = choose_systems(config, read(config, read_overrides(rest), indices), chosen=indices is not None)
+    ready = [entry for entry in entries if finished(entry.experiment)]
+    if not ready:
+        raise InputError(f"{config}: no finished system to analyse; train them with: {' '.join(['python -m train', config, *rest])}")
+    for entry in entries:
+        if entry not in ready:
+            print(f"{label(entry)}: left out, it is {state(entry.experiment).name}")
+    require_data(ready)
+    groups: dict[tuple[str, str, int, str], list[Experiment]] = {}
+    for experiment in {entry.experiment.hash: entry.experiment for entry in ready}.values():
+        key = (experiment.dataset, experiment.testing.key, experiment.test_images, experiment.device)
+        groups.setdefault(key, []).append(experiment)
+    for members in groups.values():
+        with ExitStack() as stack:
+            for experiment in members:
+                stack.enter_context(locked(experiment.directory / "analyses"))
+            analyse_group(analysis, members)
+
+
+def choose_systems(config: str, entries: Sequence[Entry], chosen: bool) -> list[Entry]:
+    """The entries that are systems; InputError where one that was asked for by its index is a part."""
+    for entry in entries:
+        if chosen and not entry.experiment.is_system:
+            raise InputError(f"{config}: {label(entry)} is a part, which classifies nothing by itself; analyses take systems")
+    return [entry for entry in entries if entry.experiment.is_system]
+
+
+def analyse_group(analysis: str, members: Sequence[Experiment]) -> None:
+    """Analyses systems that share data set, evaluation and device, and prints where the results are."""
+    # Only here, since a mistake on the command line shall not wait for torch.
+    import torch
+    from tqdm import tqdm
+
+    from analysis.analyses import ANALYSES
+    from analysis.walk import Data
+    from data import datasets
+    from data.compositions import compositions
+    from train.evaluation import load_systems, select_images
+    from train.loop import choose_device
+
+    kind, first = ANALYSES[analysis], members[0]
+    outputs = {e.hash: e.directory / "analyses" / analysis / f"{e.testing.key}{kind.suffix}" for e in members}
+    todo = [experiment for experiment in members if not outputs[experiment.hash].exists()]
+    if todo:
+        remove_leftovers([outputs[experiment.hash].parent for experiment in todo])
+        dataset, evaluation = datasets.load(first.dataset), first.testing
+        positions, split = select_images(evaluation, dataset), dataset.split(evaluation.split)
+        chosen = datasets.Split(split.images[positions], split.labels[positions], split.ids[positions])
+        spec = tuple(compositions(evaluation.compositions))
+        data = Data(first.dataset, evaluation.split, chosen, spec, evaluation.severities, dataset.checksum)
+        device = choose_device(first.device)
+        title = f"{analysis} of {len(todo)} system{'' if len(todo) == 1 else 's'} on {first.dataset}"
+        with tqdm(total=len(spec) * len(data.chunks()), unit="composition", desc=title, disable=not sys.stderr.isatty()) as bar:
+
+            def tick() -> None:
+                bar.update()
+                interrupt.stop_if_told(f"{title}; the same command starts it again")
+
+            try:
+                kind.run(load_systems(todo, device), data, [outputs[experiment.hash] for experiment in todo], device, tick)
+            except torch.OutOfMemoryError as error:
+                raise RunError(f"{title}: out of GPU memory ({str(error).splitlines()[0]}); --index analyses fewer at once") from None
+    for experiment in members:
+        print(f"{experiment.name}: {'done' if experiment in todo else 'done already'}, in {outputs[experiment.hash]}")
+
+
+def remove_leftovers(folders: Sequence[Path]) -> None:
+    """Takes away what a killed process was about to write; the lock says that no other one is at it."""
+    for folder in folders:
+        for left in folder.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

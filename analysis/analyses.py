@@ -1,0 +1,29 @@
+"""The analyses by their names on the menu. A new one is a line here, a line in `info_dicts.ANALYSES` and a file beside."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from analysis import activations
+from analysis.walk import Data, System
+
+# (systems, data, an output for each system, device, called after every composition of a chunk of images)
+Run = Callable[[Sequence[System], Data, Sequence[Path], torch.device, Callable[[], object]], None]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What an analysis runs, and what its output in `analyses/<name>/` of a run directory is called: the evaluation's key and `suffix`.
+
+    An output appears whole or not at all, so one that is there is finished.
+    """
+
+    run: Run
+    suffix: str = ""
+
+
+ANALYSES: dict[str, Analysis] = {
+    "invariance": Analysis(activations.collect, ".h5"),
+}
