@@ -5,6 +5,7 @@ float32 class means, `max` (C, U) float32 maxima over images, `ids` (N,) of the 
 `severities`, the data's checksum `data` and the number of images `n`.
 """
 
+import ast
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -33,6 +34,8 @@ class ClassMeans:
     """An open file: names of C compositions, accuracies (C,) as fractions, maxima (C, U), and class means, of which `mean[c]` is (K, U)."""
 
     names: tuple[str, ...]
+    split: str
+    severities: dict[str, int]
     accuracy_c: NDArray[np.float64]
     max_cu: NDArray[np.float32]
     mean: Rows
@@ -70,9 +73,12 @@ def opened(path: Path) -> Iterator[ClassMeans]:
             file = stack.enter_context(h5py.File(path))
             if file.attrs["format"] != FORMAT:
                 raise ValueError(f"format {file.attrs['format']}, now {FORMAT}")
-            names = tuple(file["composition"].asstr()[()])
-            found = ClassMeans(names, file["accuracy"][()], file["max"][()], file["mean"], int(file.attrs["n"]))
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            names, facts = tuple(file["composition"].asstr()[()]), dict(file.attrs)
+            found = ClassMeans(
+                names, str(facts["split"]), ast.literal_eval(str(facts["severities"])), file["accuracy"][()], file["max"][()], file["mean"],
+                int(facts["n"]),
+            )  # fmt: skip
+        except (OSError, KeyError, ValueError, SyntaxError, RuntimeError) as error:
             raise damaged(path, error) from None
         try:
             yield found
