@@ -51,7 +51,8 @@ def tell(store: Store, experiment: Experiment) -> None:
     """Puts a run into the server's store, as its client would leave it there."""
     subject = ExperimentSubject(experiment)
     told = subject.arguments()
-    run = store.new_run(*PROJECT.split("/"), subject.id)
+    entity, project = PROJECT.split("/")
+    run = store.new_run(entity, project, subject.id)
     config = {key: {"value": value} for key, value in told["config"].items()}
     run |= {"displayName": told["name"], "group": told["group"], "jobType": told["job_type"], "tags": told["tags"]}
     run |= {"state": "finished", "exitcode": 0, "config": config, "summary": subject.summary()}
@@ -124,8 +125,8 @@ def run() -> list[dict[str, Any]]:
             script.append(timed(one_after_the_other))
     sides = {"first pull": first, "next pull": again, "run directories": local, "box plot of the table": drawn, "script": script}
     print(f"\n{len(experiments):,} runs of {EPOCHS} epochs and 167 compositions, {len(results.table):,} rows, seconds")
-    for name, seconds in sides.items():
-        print(f"  {name:<24} {spread(seconds)}")
+    for name, figures in sides.items():
+        print(f"  {name:<24} {spread(figures)}")
     seconds = {"unit": "s", "at_most": True}
     return [
         row("1,000 runs pulled and tabulated over a script, run by run", first, script, 1.0) | seconds,

@@ -6,8 +6,9 @@ A composition is a tuple of full names from `info_dicts.CORRUPTIONS`. Identity c
 import itertools
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import info_dicts
@@ -114,18 +115,27 @@ def compositions(spec: str | Sequence[Written]) -> list[Composition]:
     """
     if not isinstance(spec, str):
         return _distinct((f"compositions, item {number}", item) for number, item in enumerate(spec))
-    if spec == "167":
-        return load_list(PUBLISHED_LIST)
-    if spec == "1957":
-        return all_compositions()
-    if spec == "elementals":
-        return singles()
+    if spec in NAMED:
+        return list(_named(spec))
     if Path(spec).is_file():
         return load_list(spec)
     known = {word for choice in info_dicts.CORRUPTIONS.values() for word in (choice, choice.abbreviation)}
     if known.issuperset(spec.split("-")):
         return [parse(spec)]
     raise InputError(f"compositions {spec!r}: no such file; allowed: 167, 1957, elementals, a text file, or a list such as [CO-GB, Swirl]")
+
+
+NAMED: dict[str, Callable[[], list[Composition]]] = {
+    "167": lambda: load_list(PUBLISHED_LIST),
+    "1957": all_compositions,
+    "elementals": singles,
+}
+
+
+@cache
+def _named(spec: str) -> tuple[Composition, ...]:
+    """Parsed once: results of a thousand runs ask for theirs two thousand times."""
+    return tuple(NAMED[spec]())
 
 
 def _distinct(items: Iterable[tuple[str, Written]]) -> list[Composition]:

@@ -13,7 +13,7 @@ from plots.logged import LoggedRun, Wanted
 from plots.pulled import read_pulled, write_pulled
 from train.entry import runs_root
 from train.sync import check_server, connect
-from train.tracking import first_line, host_and_port, notice
+from train.tracking import abandon, first_line, host_and_port, notice
 
 # Runs of a page of the listing, runs whose contents are asked for at once (and then kept), and histories side by side.
 PAGE = 500
@@ -119,6 +119,7 @@ def attempt(project: str, ask: Callable[[], T]) -> T:
             if isinstance(getattr(error, "exc", error), ValueError):
                 raise InputError(f"{project}: W&B: {first_line(error)}") from None
             if pause is None:
+                abandon()
                 raise RunError(f"{project}: W&B: {first_line(error)}") from None
             notice(f"{project}: W&B: {first_line(error)}; again in {pause} s")
             time.sleep(pause)

@@ -32,6 +32,7 @@ from train.sweep.trials import TrialSubject, read_trials, sweep_folder
 from train.tracking import (
     ANSWER_SECONDS,
     WandbRun,
+    abandon,
     destination,
     first_line,
     has_account,
@@ -119,6 +120,7 @@ def send_all(api: Any, todo: Sequence[Sending], workers: int, scratch: Path) -> 
             problems = send(api, batch, workers, scratch)
         except Exception as error:
             # The client's own errors have no common class; what they say of a server that went away matters, not where.
+            abandon()
             raise RunError(
                 f"W&B: {first_line(error)}; {len(todo) - sent} of {len(todo)} not sent; the same command sends the rest"
             ) from None
@@ -184,6 +186,7 @@ def connect() -> Any:
     try:
         return wandb.Api(timeout=ANSWER_SECONDS)
     except Exception as error:
+        abandon()
         raise InputError(f"W&B: {host}:{port}: {first_line(error)}") from None
 
 

@@ -314,6 +314,12 @@ def kill(process: subprocess.Popen | None) -> None:
         process.wait()
 
 
+def abandon() -> None:
+    """Ends the client's service at once: told to end while it asks a server that fails, it may never do so, and the process waits for it."""
+    kill(service())
+    teardown()
+
+
 def teardown() -> None:
     """Ends the client's service; processes of the pool end without the client's own exit hook."""
     process = service()

@@ -16,7 +16,7 @@ from train.sweep.check import words_for_wandb
 from train.sweep.file import read_sweep
 from train.sweep.trials import parse_sweep, sweeps_root
 from train.sync import check_server, connect
-from train.tracking import PROJECT, destination, first_line
+from train.tracking import PROJECT, abandon, destination, first_line
 
 # How long `wandb sweep` may take.
 REGISTER_SECONDS = 60
@@ -72,6 +72,7 @@ def read_server_sweep(path: str) -> ServerSweep:
         # The client's own errors have no common class; what it makes of a sweep that is not there wraps a ValueError.
         if isinstance(getattr(error, "exc", error), ValueError):
             raise InputError(f"{path}: there is no such W&B sweep") from None
+        abandon()
         raise RunError(f"{path}: W&B: {first_line(error)}") from None
     return ServerSweep(sweep.state, dict(sweep.config), runs)
 
