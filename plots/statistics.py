@@ -1,10 +1,10 @@
-"""Intervals of a mean: Student's t over seeds, the percentile bootstrap over images."""
+"""Intervals of a mean (Student's t over seeds, the percentile bootstrap over images), McNemar's test and Holm's correction."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
+from scipy.special import bdtr, stdtrit
 
 RESAMPLES = 2_000
 BLOCK = 100  # resamples: what is held in memory at once
@@ -56,3 +56,24 @@ def resampled_means(values_nk: NDArray[np.float64], resamples: int, seed: int) -
         weights = np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n)
         blocks.append(weights.astype(np.float64) @ values_nk / n)
     return np.concatenate(blocks)
+
+
+def mcnemar(n10: ArrayLike, n01: ArrayLike) -> NDArray[np.float64]:
+    """The two-sided p values of McNemar's exact test (McNemar, 1947): whether two classifiers are right on equally many images.
+
+    Of the same independent images, `n10` are classified correctly by the first alone and `n01` by the second alone (arrays of counts of one shape);
+    under the hypothesis n10 is Binomial(n10 + n01, 1/2). 1 where both are 0. ValueError for a negative count.
+    """
+    first, second = np.asarray(n10, dtype=np.int64), np.asarray(n01, dtype=np.int64)
+    if np.any(first < 0) or np.any(second < 0):
+        raise ValueError("counts must not be negative")
+    return np.minimum(1.0, 2 * bdtr(np.minimum(first, second).astype(np.float64), first + second, 0.5))
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """P values (n,) corrected for being n (Holm, 1979): those below a level are rejected with at most that probability of any false rejection."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return corrected

@@ -1,169 +1,16 @@
 """The summary of a study as text: accuracy by number of corruptions, what each system is told and costs, and paired differences."""
 
 import sys
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-import info_dicts
-from errors import InputError
 from plots import box_plot
-from plots.records import Record, counts, describe_condition
+from plots.comparison import PAIRED, Comparison, accuracies, compare, differences
 from plots.results import Results, write_stdout
-from plots.statistics import RESAMPLES, bootstrap_intervals, t_interval
+from plots.statistics import RESAMPLES
 from plots.style import save_csv
-from plots.table import name_systems
-from train.entry import Experiment
-from train.evaluations import unpack
-from train.experiment import RoutedSystem
-
-# Groups of compositions: by their number of corruptions; `singles` are the single corruptions and Identity.
-GROUPS = ("clean", "singles", "1", "2", "3", "4", "5", "6", "all")
-# Those for which differences are given, and what they are called there.
-PAIRED = {"two or more": "two or more corruptions", "all": "all compositions"}
-# What sets a system with parts apart from its published form, in which it is told the corruptions in the order of their application.
-ROUTING = ("order", "routing", "router")
-
-
-def members(group: str, n_c: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which compositions, of n corruptions each, belong to a group."""
-    if group.isdigit():
-        return n_c == int(group)
-    return {"clean": n_c == 0, "singles": n_c <= 1, "two or more": n_c >= 2, "all": n_c >= 0}[group]
-
-
-@dataclass
-class System:
-    """The seeds of one system: correctness of each image (N,) as the mean over the compositions of a group, one dict per seed."""
-
-    label: str
-    experiments: list[Experiment] = field(default_factory=list)
-    seeds: list[dict[str, NDArray[np.float64]]] = field(default_factory=list)
-
-    def per_image(self, group: str, seeds: Collection[int]) -> NDArray[np.float64]:
-        """Mean correctness of each image over these of its seeds."""
-        return np.mean([own[group] for e, own in zip(self.experiments, self.seeds) if e.seed in seeds], axis=0)
-
-    @property
-    def told(self) -> bool:
-        """Whether this is a system with parts in its published form."""
-        first = self.experiments[0]
-        return isinstance(first, RoutedSystem) and (first.routing, first.order) == ("told", "application")
-
-
-@dataclass
-class Comparison:
-    """Systems that were evaluated on the same images, compositions and severities."""
-
-    title: str
-    n_c: NDArray[np.int64]
-    images: int
-    systems: dict[str, System] = field(default_factory=dict)
-
-    @property
-    def groups(self) -> dict[str, int]:
-        """The groups that have compositions, and how many."""
-        sizes = {group: int(members(group, self.n_c).sum()) for group in GROUPS}
-        return {group: size for group, size in sizes.items() if size}
-
-
-def compare(runs: Sequence[Record], table: pd.DataFrame) -> list[Comparison]:
-    """Reads the per-image results of all runs, put together where they can be compared; systems in the menu's order, plain before variants."""
-    tested = table[table["composition"] != ""]
-    rows = tested[["dataset", "run", "condition"]].assign(label=name_systems(tested)).drop_duplicates()
-    labels = {tuple(row[:3]): row[3] for row in rows.to_numpy().tolist()}
-    comparisons: dict[Any, Comparison] = {}
-    numbers = {str(name): number for number, name in info_dicts.METHODS.items()}
-    for run in sorted(runs, key=lambda run: (numbers[run.experiment.method], run.experiment.condition != "")):
-        e = run.experiment
-        for facts in run.tested:
-            if facts.path is None:
-                raise InputError(
-                    f"summary: {e.name} comes from W&B, which has no results of single images; give its list or run directories"
-                )
-            names, correct, ids = unpack(facts.path)
-            n = counts(names)
-            key = (e.dataset, *facts.setting)
-            severities = "".join(f", {name} severity {severity}" for name, severity in facts.severities.items())
-            found = comparisons.setdefault(key, Comparison(f"{e.dataset}, {facts.split} split{severities}", n, len(ids)))
-            label = labels[e.dataset, e.name, describe_condition(e, facts.severities)]
-            system = found.systems.setdefault(label, System(label))
-            system.experiments.append(e)
-            masks = {group: members(group, n) for group in (*GROUPS, "two or more")}
-            system.seeds.append({group: correct[mask].mean(axis=0) for group, mask in masks.items() if mask.any()})
-    return list(comparisons.values())
-
-
-def accuracies(comparison: Comparison) -> pd.DataFrame:
-    """Mean accuracy (a fraction) of each system and group with its 95 % interval: over seeds by Student's t, with one seed over images by bootstrap."""
-    single = [system.seeds[0][group] for system in comparison.systems.values() if len(system.seeds) == 1 for group in comparison.groups]
-    bootstrapped = iter(bootstrap_intervals(np.stack(single, axis=1)) if single else [])
-    rows = []
-    for system in comparison.systems.values():
-        several = len(system.seeds) > 1
-        for group, size in comparison.groups.items():
-            interval = t_interval([seed[group].mean() for seed in system.seeds]) if several else next(bootstrapped)
-            kind = "t over seeds" if several else "bootstrap over images"
-            rows.append((comparison.title, system.label, group, size, len(system.seeds), comparison.images, kind, *interval))
-    return pd.DataFrame(
-        rows, columns=["comparison", "system", "group", "compositions", "seeds", "images", "interval", "accuracy", "low", "high"]
-    )
-
-
-def unrouted(experiment: Experiment) -> Any:
-    """The canonical form without routing and without seeds at any depth: that of one system under every routing."""
-
-    def without(form: Any, keys: Collection[str]) -> Any:
-        return {key: without(value, ("seed",)) for key, value in form.items() if key not in keys} if isinstance(form, dict) else form
-
-    return without(experiment.canonical(), ("seed", *ROUTING))
-
-
-def pairs(comparison: Comparison) -> tuple[list[tuple[System, System]], list[tuple[System, System]]]:
-    """Which systems are compared, each list in menu order.
-
-    The claims: each system with parts, in its published form, and each Contrastive against each CrossEntropy of its model. The routings: each
-    system with parts that is told less, or acts in another order, against the same system in its published form.
-    """
-    systems = list(comparison.systems.values())
-    claims, routings = [], []
-    for system in systems:
-        first = system.experiments[0]
-        if system.told or first.method == "Contrastive":
-            plain = [other for other in systems if other.experiments[0].method == "CrossEntropy"]
-            claims += [(system, other) for other in plain if other.experiments[0].model == first.model]
-        elif isinstance(first, RoutedSystem):
-            same = [other for other in systems if other.told and unrouted(other.experiments[0]) == unrouted(first)]
-            routings += [(system, other) for other in same]
-    return claims, routings
-
-
-def differences(comparison: Comparison) -> pd.DataFrame:
-    """Paired per-image differences of the systems in `pairs`, with 95 % bootstrap intervals over images.
-
-    Each side is the mean over the seeds that both sides have; where they share none, over its own.
-    """
-    sizes = {group: int(members(group, comparison.n_c).sum()) for group in PAIRED}
-    rows, per_image = [], []
-    for kind, compared in zip(("claim", "routing"), pairs(comparison)):
-        for one, other in compared:
-            own, others = ({e.seed for e in system.experiments} for system in (one, other))
-            if common := own & others:
-                own = others = common
-            for group, size in sizes.items():
-                if size:
-                    counted = (size, len(own), len(others), bool(common), comparison.images)
-                    rows.append((comparison.title, kind, f"{one.label} - {other.label}", group, *counted))
-                    per_image.append(one.per_image(group, own) - other.per_image(group, others))
-    intervals = bootstrap_intervals(np.stack(per_image, axis=1)) if rows else []
-    seeds = ["seeds", "other_seeds", "same_seeds"]
-    columns = ["comparison", "kind", "systems", "group", "compositions", *seeds, "images", "difference", "low", "high"]
-    return pd.DataFrame([(*row, *interval) for row, interval in zip(rows, intervals)], columns=columns)
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
@@ -243,7 +90,7 @@ def describe_differences(values: pd.DataFrame) -> str:
 
 def summarize(results: Results, folder: Path) -> list[Path]:
     """Prints the summary, writes its numbers as CSV and draws the box plot; returns the paths. InputError where runs are missing and none is evaluated."""
-    comparisons = compare(results.runs, results.table)
+    comparisons = compare("summary", results.runs, results.table)
     if not comparisons and results.missing:
         print(results.note, file=sys.stderr)
         raise results.unfinished("summary")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import train.evaluation
 from data import datasets
 from data.compositions import compositions
+from plots.__main__ import main
 from train.build import build
 from train.entry import Experiment, Trained
 from train.facts import prerequisites
@@ -77,6 +78,17 @@ def right_up_to(n: int) -> NDArray[np.bool_]:
 
 def random_bits(seed: int, rate: float = 0.5) -> NDArray[np.bool_]:
     return np.random.default_rng(seed).random((len(NAMES), IMAGES)) < rate
+
+
+def print_summary(study: "Study", capsys: pytest.CaptureFixture, path: Path, *more: str) -> str:
+    """What the summary of a list prints."""
+    assert main(["summary", str(path), *more]) == 0
+    return capsys.readouterr().out
+
+
+def cells(text: str, label: str) -> list[str]:
+    """The cells of the line of a printed table that starts with a label."""
+    return next(line for line in text.splitlines() if line.startswith(label)).removeprefix(label).split()
 
 
 class Study:

@@ -3,8 +3,10 @@ import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
+from statsmodels.stats.contingency_tables import mcnemar as theirs_mcnemar
+from statsmodels.stats.multitest import multipletests
 
-from plots.statistics import bootstrap_intervals, t_interval
+from plots.statistics import bootstrap_intervals, holm, mcnemar, t_interval
 
 
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=30), st.sampled_from([0.8, 0.95, 0.99]))
@@ -63,3 +65,30 @@ def test_bootstrap_of_a_constant_has_no_width_and_of_nothing_is_an_error() -> No
     assert bootstrap_intervals(np.full((7, 1), 0.25))[0] == pytest.approx((0.25, 0.25, 0.25))
     with pytest.raises(ValueError, match="n > 0"):
         bootstrap_intervals(np.empty((0, 2)))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 2000)), min_size=1, max_size=10))
+def test_mcnemar_is_statsmodels_exact_test(counts: list[tuple[int, int]]) -> None:
+    n10, n01 = np.array(counts).T
+    expected = [theirs_mcnemar([[3, a], [b, 5]], exact=True).pvalue if a + b else 1.0 for a, b in counts]
+    assert mcnemar(n10, n01) == pytest.approx(expected, rel=1e-9, abs=1e-300)
+    assert np.array_equal(mcnemar(n10, n01), mcnemar(n01, n10))
+
+
+def test_mcnemar_in_closed_form() -> None:
+    """Of n disagreements all on one side: 2 / 2**n."""
+    n = np.arange(1, 20)
+    assert mcnemar(n, np.zeros_like(n)) == pytest.approx(2.0 ** (1 - n))
+    assert mcnemar([0, 7], [0, 7]).tolist() == [1.0, 1.0]
+    with pytest.raises(ValueError, match="negative"):
+        mcnemar([-1], [2])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_holm_is_statsmodels(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1], rel=1e-12, abs=1e-300)
+
+
+def test_holm_by_hand_and_of_nothing() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert len(holm([])) == 0

@@ -1,0 +1,115 @@
+"""Accuracies of systems on compositions, in sets of evaluations that can be compared, and what figures of such sets are called."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import info_dicts
+from plots.records import Record, counts, describe_condition
+from plots.results import Results
+from plots.statistics import Interval, bootstrap_intervals, t_interval
+from plots.table import name_systems
+from train.entry import Experiment
+from train.evaluations import Tested, unpack
+
+
+def comparable(runs: Sequence[Record]) -> list[list[tuple[Experiment, Tested]]]:
+    """The evaluations of runs in sets of equal data set, split, severities, compositions and images; most evaluations first, of equals the largest."""
+    sets: dict[Any, list[tuple[Experiment, Tested]]] = {}
+    for run in runs:
+        for tested in run.tested:
+            sets.setdefault((run.experiment.dataset, *tested.setting), []).append((run.experiment, tested))
+    return sorted(sets.values(), key=lambda own: (len(own), own[0][1].size), reverse=True)
+
+
+def figure_names(figure: str, runs: Sequence[Record]) -> list[str]:
+    """A name for a figure of each set in `comparable`, which says what sets it apart from the first of its data set and split."""
+    firsts: dict[str, Tested] = {}
+    names: list[str] = []
+    for (experiment, tested), *_ in comparable(runs):
+        name = f"{figure}-{experiment.dataset}" + ("" if tested.split == "test" else f"-{tested.split}")
+        if (first := firsts.setdefault(name, tested)) is not tested:
+            if tested.severities != first.severities:
+                name += (
+                    "".join(f"-{corruption}-severity-{level}" for corruption, level in tested.severities.items()) or "-published-severities"
+                )
+            n_names, n_ids = len(tested.names), tested.images
+            if tested.names != first.names:
+                name += f"-{n_names}-compositions" if n_names != len(first.names) else "-other-compositions"
+            if tested.ids != first.ids:
+                name += f"-{n_ids}-images" if n_ids != first.images else "-other-images"
+        again = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        names.append(next(free for free in again if free not in names))
+    return names
+
+
+def points(results: Results) -> pd.DataFrame:
+    """The accuracy (a fraction, mean over seeds) of each system on each composition, and the number of seeds; plain before variants.
+
+    `comparison` is the place in `comparable` of the evaluations, `images` how many they took.
+    """
+    keys = ["comparison", "dataset", "split", "images", "method", "system", "n_corruptions", "composition"]
+    groups = accuracies(results).groupby(keys, sort=False)
+    return groups.agg(accuracy=("value", "mean"), seeds=("value", "size")).reset_index()
+
+
+def means(results: Results) -> pd.DataFrame:
+    """The mean accuracy of each system over the compositions of each number of corruptions, with its 95 % interval.
+
+    `interval` says of what kind: Student's t over seeds; of one seed the bootstrap over images, or none (empty, bounds NaN) where results of single
+    images are not at hand (W&B).
+    """
+    found = accuracies(results)
+    files: dict[Any, Path | None] = {
+        (place, e.name): tested.path for place, own in enumerate(comparable(results.runs)) for e, tested in own
+    }
+    keys = ["comparison", "system", "n_corruptions"]
+    by_run = found.groupby([*keys, "run"], sort=False).agg(value=("value", "mean"), compositions=("value", "size")).reset_index()
+    rows = []
+    for (comparison, system, count), own in by_run.groupby(keys, sort=False):
+        kind, path = "t over seeds", files[comparison, own["run"].iloc[0]]
+        if len(own) > 1:
+            interval = t_interval(own["value"])
+        elif path is not None:
+            kind, interval = "bootstrap over images", over_images(path)[count]
+        else:
+            kind, interval = "", Interval(own["value"].iloc[0], math.nan, math.nan)
+        rows.append((comparison, system, count, own["compositions"].iloc[0], len(own), *interval, kind))
+    return pd.DataFrame(rows, columns=[*keys, "compositions", "seeds", "mean", "low", "high", "interval"])
+
+
+@lru_cache(maxsize=256)
+def over_images(path: Path) -> dict[Any, Interval]:
+    """By number of corruptions, the mean accuracy in an evaluation file with its bootstrap interval over images."""
+    names, correct_cn, _ = unpack(path)
+    n_c = counts(names)
+    present = sorted(set(n_c.tolist()))
+    per_image = np.stack([correct_cn[n_c == count].mean(axis=0) for count in present], axis=1)
+    return dict(zip(present, bootstrap_intervals(per_image)))
+
+
+def accuracies(results: Results) -> pd.DataFrame:
+    """The table's accuracies on compositions, with the system's name and the place in `comparable` and number of images of its evaluation."""
+    table = results.table
+    tested = table[(table["metric"] == "accuracy") & (table["composition"] != "")].copy()
+    tested["system"] = name_systems(tested)
+    places = {
+        (e.dataset, e.name, facts.split, describe_condition(e, facts.severities)): (place, facts.images)
+        for place, own in enumerate(comparable(results.runs))
+        for e, facts in own
+    }
+    found = [places[key] for key in zip(tested["dataset"], tested["run"], tested["split"], tested["condition"])]
+    numbers = {name: number for number, name in info_dicts.METHODS.items()}
+    tested = tested.assign(
+        number=tested["method"].map(numbers),
+        variant=tested["condition"] != "",
+        comparison=[place for place, _ in found],
+        images=[images for _, images in found],
+    )
+    return tested.sort_values(["number", "variant"], kind="stable")
