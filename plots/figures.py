@@ -4,13 +4,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from plots import box_plot, summary, training_curves
+from plots import box_plot, invariance, summary, training_curves
 from plots.results import Results
 
 FIGURES: dict[str, Callable[[Results, Path], list[Path]]] = {
     "summary": summary.summarize,
     "box_plot": box_plot.draw,
     "training_curves": training_curves.draw_results,
+    "paired": paired.draw,
+    "invariance": invariance.draw,
 }
 # Figures of a search: of a sweep file (with the overrides that it was run with) or of a W&B sweep.
 SEARCH_FIGURES: dict[str, Callable[[str, Mapping[str, Any], Path], list[Path]]] = {}
