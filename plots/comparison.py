@@ -1,6 +1,6 @@
 """Systems that can be compared image by image: what they reached, with intervals, and the differences between them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 import info_dicts
 from errors import InputError
+from plots.points import comparable
 from plots.records import Record, counts, describe_condition
-from plots.statistics import bootstrap_intervals, t_interval
+from plots.statistics import bootstrap_intervals, holm, mcnemar, t_interval
 from plots.table import name_systems
 from train.entry import Experiment
-from train.evaluations import unpack
+from train.evaluations import Tested, unpack
 from train.experiment import RoutedSystem
 
 # Groups of compositions: by their number of corruptions; `singles` are the single corruptions and Identity.
@@ -49,6 +50,11 @@ class System:
         """Mean correctness of each image over these of its seeds."""
         return np.mean([own[group] for e, own in zip(self.experiments, self.seeds) if e.seed in seeds], axis=0)
 
+    def times_right(self, seeds: Collection[int]) -> NDArray[np.int32]:
+        """In how many of these of its seeds each image (N,) is classified correctly under each composition (C, N)."""
+        files = [file for e, file in zip(self.experiments, self.files) if e.seed in seeds]
+        return np.sum([unpack(file)[1] for file in files], axis=0, dtype=np.int32)
+
     @property
     def told(self) -> bool:
         """Whether this is a system with parts in its published form."""
@@ -61,6 +67,7 @@ class Comparison:
     """Systems that were evaluated on the same images, compositions and severities."""
 
     title: str
+    names: tuple[str, ...]
     n_c: NDArray[np.int64]
     images: int
     systems: dict[str, System] = field(default_factory=dict)
@@ -80,27 +87,27 @@ def compare(figure: str, runs: Sequence[Record], table: pd.DataFrame) -> list[Co
     tested = table[table["composition"] != ""]
     rows = tested[["dataset", "run", "condition"]].assign(label=name_systems(tested)).drop_duplicates()
     labels = {tuple(row[:3]): row[3] for row in rows.to_numpy().tolist()}
-    comparisons: dict[Any, Comparison] = {}
+    return [_compare(figure, own, labels) for own in comparable(runs)]
+
+
+def _compare(figure: str, tested: Sequence[tuple[Experiment, Tested]], labels: Mapping[Any, str]) -> Comparison:
+    """The comparison of evaluations that can be compared."""
     numbers = {str(name): number for number, name in info_dicts.METHODS.items()}
-    for run in sorted(runs, key=lambda run: (numbers[run.experiment.method], run.experiment.condition != "")):
-        e = run.experiment
-        for facts in run.tested:
-            if facts.path is None:
-                raise InputError(
-                    f"{figure}: {e.name} comes from W&B, which has no results of single images; give its list or run directories"
-                )
-            names, correct, ids = unpack(facts.path)
-            n = counts(names)
-            key = (e.dataset, *facts.setting)
-            severities = "".join(f", {name} severity {severity}" for name, severity in facts.severities.items())
-            found = comparisons.setdefault(key, Comparison(f"{e.dataset}, {facts.split} split{severities}", n, len(ids)))
-            label = labels[e.dataset, e.name, describe_condition(e, facts.severities)]
-            system = found.systems.setdefault(label, System(label))
-            system.experiments.append(e)
-            system.files.append(facts.path)
-            masks = {group: members(group, n) for group in (*GROUPS, "two or more")}
-            system.seeds.append({group: correct[mask].mean(axis=0) for group, mask in masks.items() if mask.any()})
-    return list(comparisons.values())
+    first, facts = tested[0]
+    n_c = counts(facts.names)
+    masks = {group: mask for group in (*GROUPS, "two or more") if (mask := members(group, n_c)).any()}
+    severities = "".join(f", {name} severity {severity}" for name, severity in facts.severities.items())
+    comparison = Comparison(f"{first.dataset}, {facts.split} split{severities}", facts.names, n_c, facts.images)
+    for e, facts in sorted(tested, key=lambda pair: (numbers[pair[0].method], pair[0].condition != "")):
+        if facts.path is None:
+            raise InputError(f"{figure}: {e.name} comes from W&B, which has no results of single images; give its list or run directories")
+        _, correct_cn, _ = unpack(facts.path)
+        label = labels[e.dataset, e.name, describe_condition(e, facts.severities)]
+        system = comparison.systems.setdefault(label, System(label))
+        system.experiments.append(e)
+        system.files.append(facts.path)
+        system.seeds.append({group: correct_cn[mask].mean(axis=0) for group, mask in masks.items()})
+    return comparison
 
 
 def accuracies(comparison: Comparison) -> pd.DataFrame:
@@ -147,24 +154,58 @@ def pairs(comparison: Comparison) -> tuple[list[tuple[System, System]], list[tup
     return claims, routings
 
 
-def differences(comparison: Comparison) -> pd.DataFrame:
-    """Paired per-image differences of the systems in `pairs`, with 95 % bootstrap intervals over images.
+def shared_seeds(one: System, other: System) -> tuple[Collection[int], Collection[int], bool]:
+    """The seeds of each side of a comparison: those that both have; where they share none, all of its own (and False)."""
+    own, others = ({e.seed for e in system.experiments} for system in (one, other))
+    common = own & others
+    return (common, common, True) if common else (own, others, False)
 
-    Each side is the mean over the seeds that both sides have; where they share none, over its own.
+
+def differences(comparison: Comparison) -> pd.DataFrame:
+    """Paired per-image differences of the systems in `pairs`, with 95 % bootstrap intervals over images and McNemar's test.
+
+    Each side is the mean over `shared_seeds`. `n10` images are classified correctly more often (over compositions and seeds) by the first system,
+    `n01` by the second; `p` is that of McNemar's exact test on them, which over several compositions is the sign test of the images; `p_holm` is
+    corrected for all tests of the table.
     """
     sizes = {group: int(members(group, comparison.n_c).sum()) for group in PAIRED}
     rows, per_image = [], []
     for kind, compared in zip(("claim", "routing"), pairs(comparison)):
         for one, other in compared:
-            own, others = ({e.seed for e in system.experiments} for system in (one, other))
-            if common := own & others:
-                own = others = common
+            own, others, common = shared_seeds(one, other)
             for group, size in sizes.items():
                 if size:
-                    counted = (size, len(own), len(others), bool(common), comparison.images)
+                    counted = (size, len(own), len(others), common, comparison.images)
                     rows.append((comparison.title, kind, f"{one.label} - {other.label}", group, *counted))
                     per_image.append(one.per_image(group, own) - other.per_image(group, others))
     intervals = bootstrap_intervals(np.stack(per_image, axis=1)) if rows else []
+    # Means of the same bits in another order differ in their last digits.
+    signs = [np.sign(np.round(values, 9)) for values in per_image]
+    won = [(int((sign > 0).sum()), int((sign < 0).sum())) for sign in signs]
     seeds = ["seeds", "other_seeds", "same_seeds"]
-    columns = ["comparison", "kind", "systems", "group", "compositions", *seeds, "images", "difference", "low", "high"]
-    return pd.DataFrame([(*row, *interval) for row, interval in zip(rows, intervals)], columns=columns)
+    columns = ["comparison", "kind", "systems", "group", "compositions", *seeds, "images", "difference", "low", "high", "n10", "n01"]
+    table = pd.DataFrame([(*row, *interval, *wins) for row, interval, wins in zip(rows, intervals, won)], columns=columns)
+    return add_tests(table)
+
+
+def composition_tests(comparison: Comparison) -> pd.DataFrame:
+    """McNemar's exact test of the systems in `pairs` on every composition, each image counted for the system that is right on it in more seeds.
+
+    `difference` is that of the accuracies (fractions); `p_holm` is corrected for all tests of the table.
+    """
+    tables = []
+    for kind, compared in zip(("claim", "routing"), pairs(comparison)):
+        for one, other in compared:
+            own, others, _ = shared_seeds(one, other)
+            balance_cn = one.times_right(own) * len(others) - other.times_right(others) * len(own)
+            facts: dict[str, Any] = {"comparison": comparison.title, "kind": kind, "systems": f"{one.label} - {other.label}"}
+            facts |= {"composition": comparison.names, "n_corruptions": comparison.n_c, "images": comparison.images}
+            facts |= {"seeds": len(own), "other_seeds": len(others), "difference": balance_cn.mean(axis=1) / (len(own) * len(others))}
+            tables.append(pd.DataFrame(facts | {"n10": (balance_cn > 0).sum(axis=1), "n01": (balance_cn < 0).sum(axis=1)}))
+    return add_tests(pd.concat(tables, ignore_index=True)) if tables else pd.DataFrame()
+
+
+def add_tests(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with McNemar's p values of its n10 and n01, and these corrected for all of its rows."""
+    p_values = mcnemar(table["n10"].to_numpy(dtype=np.int64), table["n01"].to_numpy(dtype=np.int64))
+    return table.assign(p=p_values, p_holm=holm(p_values))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from plots import box_plot, invariance, summary, training_curves
+from plots import box_plot, invariance, paired, summary, training_curves
 from plots.results import Results
 
 FIGURES: dict[str, Callable[[Results, Path], list[Path]]] = {

@@ -55,7 +55,7 @@ def points(results: Results) -> pd.DataFrame:
     `comparison` is the place in `comparable` of the evaluations, `images` how many they took.
     """
     keys = ["comparison", "dataset", "split", "images", "method", "system", "n_corruptions", "composition"]
-    groups = accuracies(results).groupby(keys, sort=False)
+    groups = accuracy_rows(results).groupby(keys, sort=False)
     return groups.agg(accuracy=("value", "mean"), seeds=("value", "size")).reset_index()
 
 
@@ -65,7 +65,7 @@ def means(results: Results) -> pd.DataFrame:
     `interval` says of what kind: Student's t over seeds; of one seed the bootstrap over images, or none (empty, bounds NaN) where results of single
     images are not at hand (W&B).
     """
-    found = accuracies(results)
+    found = accuracy_rows(results)
     files: dict[Any, Path | None] = {
         (place, e.name): tested.path for place, own in enumerate(comparable(results.runs)) for e, tested in own
     }
@@ -94,7 +94,7 @@ def over_images(path: Path) -> dict[Any, Interval]:
     return dict(zip(present, bootstrap_intervals(per_image)))
 
 
-def accuracies(results: Results) -> pd.DataFrame:
+def accuracy_rows(results: Results) -> pd.DataFrame:
     """The table's accuracies on compositions, with the system's name and the place in `comparable` and number of images of its evaluation."""
     table = results.table
     tested = table[(table["metric"] == "accuracy") & (table["composition"] != "")].copy()
