@@ -151,4 +151,5 @@ AUGMENTATIONS = {
 # What is computed of finished systems: `python -m analysis NAME CONFIG`.
 ANALYSES = {
     0: Choice("invariance"),
+    1: Choice("deephys"),
 }

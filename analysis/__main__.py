@@ -4,6 +4,7 @@
     python -m analysis invariance configs/demo.yaml --index 18     of one entry; --index 0-5,9 of several
     python -m analysis invariance configs/demo.yaml --images 200   on fewer images (the first of every class), kept beside the others
     python -m analysis invariance configs/demo.yaml --epochs=1     of a list with the overrides that it was run with
+    python -m analysis deephys configs/demo.yaml --index 18        files for Deephys: images and units before and after every module
 
 Results go to analyses/<analysis>/ in the run directories. What is there is not computed again; systems that share pixels are analysed in one pass.
 """
@@ -14,6 +15,7 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -90,7 +92,11 @@ def analyse_group(analysis: str, members: Sequence[Experiment]) -> None:
         dataset, evaluation = datasets.load(first.dataset), first.testing
         positions, split = select_images(evaluation, dataset), dataset.split(evaluation.split)
         chosen = datasets.Split(split.images[positions], split.labels[positions], split.ids[positions])
-        spec = tuple(compositions(evaluation.compositions))
+        spec = tuple(names for names in compositions(evaluation.compositions) if len(names) == 1 or not kind.singles)
+        if not spec:
+            raise InputError(
+                f"{analysis}: evaluation.compositions of {first.name} has neither Identity nor a single corruption; it takes those"
+            )
         data = Data(first.dataset, evaluation.split, chosen, spec, evaluation.severities, dataset.checksum)
         device = choose_device(first.device)
         title = f"{analysis} of {len(todo)} system{'' if len(todo) == 1 else 's'} on {first.dataset}"
@@ -112,7 +118,10 @@ def remove_leftovers(folders: Sequence[Path]) -> None:
     """Takes away what a killed process was about to write; the lock says that no other one is at it."""
     for folder in folders:
         for left in folder.glob(".*.tmp"):
-            left.unlink(missing_ok=True)
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

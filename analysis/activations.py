@@ -36,7 +36,7 @@ def collect(
             labels = data.images.labels[start:stop]
             classes = range(labels[0], labels[-1] + 1)
             labels_n = torch.from_numpy(labels).to(device)
-            for place, images in data.walk(start, stop, device):
+            for place, _, images in data.walk(start, stop, device):
                 for sink, seen in zip(sinks, respond(systems, images, data.compositions[place])):
                     sink.add(place, seen, labels_n, classes)
                 tick()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from analysis import activations
+from analysis import activations, deephys
 from analysis.walk import Data, System
 
 # (systems, data, an output for each system, device, called after every composition of a chunk of images)
@@ -17,13 +17,15 @@ Run = Callable[[Sequence[System], Data, Sequence[Path], torch.device, Callable[[
 class Analysis:
     """What an analysis runs, and what its output in `analyses/<name>/` of a run directory is called: the evaluation's key and `suffix`.
 
-    An output appears whole or not at all, so one that is there is finished.
+    An output appears whole or not at all, so one that is there is finished. `singles`: it looks at clean images and single corruptions alone.
     """
 
     run: Run
     suffix: str = ""
+    singles: bool = False
 
 
 ANALYSES: dict[str, Analysis] = {
     "invariance": Analysis(activations.collect, ".h5"),
+    "deephys": Analysis(deephys.export, singles=True),
 }

@@ -47,14 +47,15 @@ class Data:
         """Bounds of the images that run through the networks at once."""
         return spread(len(self.images), CHUNK)
 
-    def walk(self, start: int, stop: int, device: torch.device) -> Iterator[tuple[int, Tensor]]:
-        """The place of every composition, and images start..stop under it as network inputs: one walk through the prefix tree."""
+    def walk(self, start: int, stop: int, device: torch.device) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """The place of every composition, and images start..stop under it, as grey levels and as network inputs: one walk through the prefix tree."""
         own = self.images
         arrays = on_device(Split(own.images[start:stop], own.labels[start:stop], own.ids[start:stop]), device)
         to_network = ToNetwork(self.dataset, device)
         seed = evaluation_seed(self.dataset, self.split)
         for place, levels in stream(arrays.images, self.compositions, ids=arrays.ids, seed=seed, severities=self.severities):
-            yield place, to_network(quantize(levels))
+            cut = quantize(levels)
+            yield place, cut, to_network(cut)
 
 
 def respond(systems: Sequence[System], images_nchw: Tensor, composition: Composition) -> Iterator[Activations]:

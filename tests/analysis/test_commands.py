@@ -107,6 +107,19 @@ def test_mistakes_are_one_line(config, capsys, arguments, words):
     assert words.split("-L1")[0] in printed.err
 
 
+def test_deephys_takes_single_corruptions_and_what_a_killed_process_left_goes(config, capsys):
+    folder = output(2, key(), "deephys", "")
+    (folder.parent / f".{folder.name}.1.tmp").mkdir(parents=True)
+    assert main(["deephys", str(config), "--index", "2"]) == 0
+    assert f"done, in {folder}" in capsys.readouterr().out
+    assert list(folder.parent.iterdir()) == [folder]
+    assert {path.stem for path in folder.glob("*.model")} == {"Contrast", "Invert"}
+    assert main(["deephys", str(config), "--index", "2"]) == 0
+    assert "done already" in capsys.readouterr().out
+    assert main(["deephys", str(config), "--index", "2", "--evaluation.compositions=CO-IN"]) == 2
+    assert "has neither Identity nor a single corruption" in capsys.readouterr().err
+
+
 def test_who_else_is_at_it_is_named(config, capsys):
     with locked(build(ENTRIES[0]).directory / "analyses"):
         assert main(["invariance", str(config)]) == 2

@@ -35,7 +35,7 @@ MENUS = {
     "CORRUPTIONS": {0: "Identity", 1: "Contrast", 2: "GaussianBlur", 3: "ImpulseNoise", 4: "Invert", 5: "Rotate90", 6: "Swirl"},
     "MODELS": {0: "SmallNet", 1: "EMNISTNet", 2: "ResNet18-stem7-w64", 3: "InceptionV3"},
     "AUGMENTATIONS": {0: "None", 1: "CropFlip"},
-    "ANALYSES": {0: "invariance"},
+    "ANALYSES": {0: "invariance", 1: "deephys"},
 }
 GOLDEN: list[tuple[dict, str]] = [
     ({"dataset": 0, "method": "Identity", "lr": 0.1}, "4c8872f15bfb63d5"),

@@ -1,0 +1,26 @@
+"""What the classes of the data sets are called, by label; loads no torch."""
+
+import string
+
+import info_dicts
+
+_DIGITS = tuple(string.digits)
+_GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+
+CLASS_NAMES: dict[str, tuple[str, ...]] = {
+    "FashionMNIST-mini": _GARMENTS,
+    "MNIST": _DIGITS,
+    "FashionMNIST": _GARMENTS,
+    "CIFAR10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    # Lower-case letters that look like their capitals are one class with these.
+    "EMNIST": (*_DIGITS, *string.ascii_uppercase, *"abdefghnqrt"),
+    # The numbers in the files' names, or of the folders.
+    "FaceScrub": tuple(str(number) for number in range(100, 488)),
+    "ORL": tuple(f"s{number}" for number in range(1, 41)),
+}
+
+
+def class_names(dataset: str) -> tuple[str, ...]:
+    """The names of a data set's classes by label; of one without names here the labels themselves."""
+    classes = next(choice for choice in info_dicts.DATASETS.values() if choice == dataset).classes
+    return CLASS_NAMES.get(dataset) or tuple(str(label) for label in range(classes))
