@@ -11,10 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-import info_dicts
-from plots.points import figure_names, means, points
+from plots.points import figure_names, levels, means, points
 from plots.results import Results
-from plots.style import COLUMN, PAGE, lighter, save, save_csv, styled, variant_styles
+from plots.style import COLUMN, PAGE, describe_n, lighter, save, save_csv, styled, variant_styles
 
 HEIGHT = 1.9  # inches of each line of groups
 LEGEND_LINE = 0.14  # inches
@@ -68,16 +67,11 @@ def draw_boxes(rows: pd.DataFrame, central: pd.DataFrame) -> Figure:
     generator = np.random.default_rng(0)
     for axes, own in zip(figure.subplots(len(lines), squeeze=False).flat, lines):
         _draw_groups(axes, rows, central, own, styles, generator)
-        _reference_lines(axes, rows, dataset)
+        _reference_lines(axes, rows)
         axes.set(xlim=(-0.6, per_line - 0.4), ylim=(0, 100), ylabel="accuracy (%)")
     axes.set_xlabel("number of corruptions (clean: none)")
-    seeds = sorted(rows["seeds"].unique())
-    n_seeds = f"{seeds[0]} seed{'s' if seeds[-1] > 1 else ''}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
-    n = rows["composition"].nunique()
-    n_images = f"{images:,} image{'' if images == 1 else 's'}"
-    figure.axes[0].set_title(
-        f"{dataset}, {split} images\nn = {n} composition{'' if n == 1 else 's'}, {n_seeds}, {n_images}\n{describe_means(central)}"
-    )
+    n = describe_n(rows["composition"].nunique(), rows["seeds"], images)
+    figure.axes[0].set_title(f"{dataset}, {split} images\n{n}\n{describe_means(central)}")
     handles = [
         Patch(facecolor=lighter(colour, 0.45), edgecolor="black", linewidth=0.5, hatch=hatch, label=system)
         for system, (colour, hatch) in styles.items()
@@ -140,13 +134,12 @@ def _draw_groups(
         axes.axvline(place + 0.5, color="0.9", linewidth=0.5, zorder=0)
 
 
-def _reference_lines(axes: Axes, rows: pd.DataFrame, dataset: str) -> None:
+def _reference_lines(axes: Axes, rows: pd.DataFrame) -> None:
     """Chance, and the clean accuracy of the network that was trained on clean images alone, where there is one."""
-    chance = 100 / next(choice for choice in info_dicts.DATASETS.values() if choice == dataset).classes
+    found = levels(rows)
+    chance = found["chance"]
     lines = [("chance", chance, "center")]
-    ceiling = rows[(rows["method"] == "Identity") & (rows["n_corruptions"] == 0)]
-    if len(ceiling):
-        clean = 100 * float(ceiling["accuracy"].max())
+    if (clean := found.get("clean")) is not None:
         below, above = ("top", "bottom") if abs(clean - chance) < NEAR else ("center", "center")
         lines = [("chance", chance, below if chance <= clean else above), ("clean", clean, above if chance <= clean else below)]
     for name, height, side in lines:

@@ -15,7 +15,7 @@ from plots.comparison import PAIRED, Comparison, compare, composition_tests, dif
 from plots.points import figure_names
 from plots.results import Results
 from plots.statistics import RESAMPLES
-from plots.style import PAGE, save, save_csv, styled
+from plots.style import PAGE, describe_n, save, save_csv, styled
 
 LEVEL = 0.05  # of significance, after Holm's correction
 ROW = 0.2  # inches of each pair
@@ -66,9 +66,8 @@ def draw_pairs(comparison: Comparison, table: pd.DataFrame, tests: pd.DataFrame)
         axes.spines["left"].set_visible(False)
     left.set_yticks(range(len(pairs)), pairs)
     left.set_ylim(len(pairs) - 0.4, -0.6)
-    seeds = sorted({*table["seeds"], *table["other_seeds"]})
-    n_seeds = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' if seeds[0] > 1 else ''}"
-    figure.suptitle(f"{comparison.title}: n = {comparison.images:,} images, {len(comparison.names)} compositions, {n_seeds}", fontsize=7)
+    n = describe_n(len(comparison.names), {*table["seeds"], *table["other_seeds"]}, comparison.images)
+    figure.suptitle(f"{comparison.title}: {n}", fontsize=7)
     handles: list[Artist] = [
         Line2D([], [], color="black", marker=marker, markerfacecolor=face, markersize=3.5, linewidth=0.8, label=PAIRED[group])
         for group, (marker, face) in MARKS.items()

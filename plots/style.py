@@ -1,7 +1,7 @@
 """What all figures share: a colour for each method, sizes of a paper's column, and how a figure is saved."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,18 @@ def lighter(colour: str, share: float) -> str:
     """A colour mixed with a share (0..1) of white."""
     red, green, blue = (channel + (1 - channel) * share for channel in to_rgb(colour))
     return to_hex((red, green, blue))
+
+
+def plural(n: int, word: str) -> str:
+    """A number with its noun."""
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
+
+
+def describe_n(compositions: int, seeds: Iterable[int], images: int) -> str:
+    """What the numbers of a figure rest on; `seeds` are the numbers of seeds of its systems."""
+    numbers = sorted({int(number) for number in seeds})
+    of_seeds = plural(numbers[0], "seed") if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]} seeds"
+    return f"n = {plural(compositions, 'composition')}, {of_seeds}, {plural(images, 'image')}"
 
 
 def save(figure: Figure, drawn: pd.DataFrame, folder: Path, name: str) -> list[Path]:

@@ -10,7 +10,7 @@ from plots import box_plot
 from plots.comparison import PAIRED, Comparison, accuracies, compare, differences
 from plots.results import Results, write_stdout
 from plots.statistics import RESAMPLES
-from plots.style import save_csv
+from plots.style import plural, save_csv
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
@@ -18,10 +18,6 @@ def align(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]) for row in rows]
     return "\n".join(line.rstrip() for line in lines)
-
-
-def plural(n: int, word: str) -> str:
-    return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
 def describe_accuracies(comparison: Comparison, values: pd.DataFrame) -> str:

@@ -100,7 +100,7 @@ def test_figure_and_files(study: Study, capsys: pytest.CaptureFixture) -> None:
     # 160 compositions are won (all of two or more), and 90 lost to the system that is right on all: those of four to six corruptions.
     assert [text.get_text() for text in right.texts] == ["160", "7", f"{(COUNTS <= 3).sum()}", f"{(COUNTS > 3).sum()}"]
     title = figure.get_suptitle()
-    assert "20 images, 167 compositions, 1 seed" in title
+    assert "n = 167 compositions, 1 seed, 20 images" in title
 
 
 def test_nothing_to_compare_and_no_single_images_are_one_line(study: Study) -> None:
