@@ -27,7 +27,8 @@ from plots.style import PAGE, lighter, save, save_csv, styled, variant_styles
 PAIRS = (("elemental", "composition_score"), ("elemental", "accuracy"), ("composition_score", "accuracy"))
 NAMES = {"elemental": "elemental score", "composition_score": "composition score", "accuracy": "accuracy (%)"}
 MARKERS = "osD^vP"
-LEFT = 1.05  # inches: of the names beside the table
+LEFT = 1.05  # inches: of the names beside the table, at least
+LETTER = 0.043  # inches
 PANEL_HEIGHT = 1.5  # inches
 HEAD, AXIS = 0.5, 0.36  # inches: above and below the panels
 LINE = 0.115  # inches: of the table
@@ -88,19 +89,20 @@ def draw_pair(rows: pd.DataFrame, x: str, y: str) -> Figure:
     figure = Figure(figsize=(PAGE, height))
     panels = figure.subplots(1, len(sizes), sharex=True, sharey=True, squeeze=False)[0]
     right = 1 - (0.42 if y == "accuracy" else 0.08) / PAGE
-    figure.subplots_adjust(LEFT / PAGE, bottom / height, right, (bottom + PANEL_HEIGHT) / height, wspace=0.08)
+    left = max(LEFT, 0.25 + LETTER * max(map(len, styles)))
+    figure.subplots_adjust(left / PAGE, bottom / height, right, (bottom + PANEL_HEIGHT) / height, wspace=0.08)
     for axes, size in zip(panels, sizes):
         own = rows[rows["n_corruptions"] == size]
         draw_panel(axes, own, x, y, styles)
-        n = own["composition"].nunique()
-        axes.set_title(f"{size} corruptions\nn = {n} composition{'' if n == 1 else 's'}", pad=3)
+        axes.set_title(f"{size} corruptions\nn = {own['composition'].nunique()}", pad=3)
         write_table(figure, axes, own, x, y, styles)
     frame(panels, rows, x, y)
-    write_names(figure, styles)
+    write_names(figure, left, styles)
     seeds = " to ".join(str(number) for number in sorted({rows["seeds"].min(), rows["seeds"].max()}))
     dataset, split, images, normalisation = rows[["dataset", "split", "images", "normalisation"]].iloc[0]
-    head = f"{dataset}, {images:,} {split} images, {seeds} seed{'' if seeds == '1' else 's'}: {NAMES[y].removesuffix(' (%)')} against {NAMES[x]}"
-    figure.text(LEFT / PAGE, 1 - 0.05 / height, f"{head}, {normalisation} normalisation", ha="left", va="top")
+    head = f"{dataset}, {images:,} {split} images, {seeds} seed{'' if seeds == '1' else 's'}, n compositions"
+    what = f"{NAMES[y].removesuffix(' (%)')} against {NAMES[x]}, {normalisation} normalisation"
+    figure.text(0.5, 1 - 0.05 / height, f"{head}: {what}", ha="center", va="top")
     return figure
 
 
@@ -147,9 +149,9 @@ def write_table(figure: Figure, axes: Axes, rows: pd.DataFrame, x: str, y: str, 
         figure.text(middle, height_of(figure, line, len(styles) + 1), text, ha="center", va="center", fontsize=TABLE_FONT)
 
 
-def write_names(figure: Figure, styles: Mapping[str, tuple[str, str]]) -> None:
+def write_names(figure: Figure, left: float, styles: Mapping[str, tuple[str, str]]) -> None:
     """Beside the table, the systems with their markers, and what the table holds."""
-    edge, lines = (LEFT - 0.02) / PAGE, len(styles) + 1
+    edge, lines = (left - 0.02) / PAGE, len(styles) + 1
     figure.text(edge, height_of(figure, 0, lines), "Pearson's r [95 % interval]", ha="left", va="center", fontsize=TABLE_FONT, color="0.35")
     for line, (system, (colour, marker)) in enumerate(styles.items(), 1):
         height = height_of(figure, line, lines)

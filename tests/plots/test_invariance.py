@@ -130,7 +130,7 @@ def test_a_figure_says_r_n_and_what_it_shows(three):
         assert f"{r.statistic:+z.2f} [{low:+z.2f}, {high:+z.2f}]".replace("-", "−") in texts
         assert system in texts
     assert [axes.get_title() for axes in figure.axes] == [
-        f"{size} corruptions\nn = {n} compositions" for size, n in zip(range(2, 7), (30, 40, 30, 30, 30))
+        f"{size} corruptions\nn = {n}" for size, n in zip(range(2, 7), (30, 40, 30, 30, 30))
     ]
     assert any("20 test images, 1 to 2 seeds" in text and "published normalisation" in text for text in texts)
     # One line of least squares for each system, and chance.
