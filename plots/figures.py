@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from plots import box_plot, heat_map, invariance, paired, summary, training_curves
+from plots import box_plot, effects, heat_map, invariance, paired, summary, training_curves
 from plots.results import Results
 
 FIGURES: dict[str, Callable[[Results, Path], list[Path]]] = {
@@ -12,6 +12,7 @@ FIGURES: dict[str, Callable[[Results, Path], list[Path]]] = {
     "box_plot": box_plot.draw,
     "training_curves": training_curves.draw_results,
     "heat_map": heat_map.draw,
+    "effects": effects.draw,
     "paired": paired.draw,
     "invariance": invariance.draw,
 }
