@@ -96,6 +96,18 @@ def test_accuracies_are_those_of_the_evaluation(tmp_path, small, systems):
             assert found.images == 100
 
 
+def test_systems_of_one_restoration_share_it(tmp_path, monkeypatch, small):
+    pair = [system_of(entry("ImgSpaceIdentity")), system_of(entry("ImgSpaceJoint"))]
+    assert pair[0].restoration == pair[1].restoration
+    calls = []
+    for system in pair:
+        restore = system.restore
+        monkeypatch.setattr(system, "restore", lambda images, names, restore=restore: calls.append(names) or restore(images, names))
+    data = data_of(small)
+    collect(pair, data, [tmp_path / "a.h5", tmp_path / "b.h5"], CPU)
+    assert sorted(calls) == sorted(data.compositions)
+
+
 def test_a_class_without_images_has_means_of_zero(tmp_path, small, systems):
     positions = np.flatnonzero(np.isin(small.test.labels, [2, 5]))[::40]
     collect(systems[:1], data_of(small, positions=positions), [tmp_path / "a.h5"], CPU)
@@ -104,8 +116,10 @@ def test_a_class_without_images_has_means_of_zero(tmp_path, small, systems):
         assert file["class_count"][()].nonzero()[0].tolist() == [2, 5]
 
 
-def test_sums_are_float64(tmp_path, small):
-    """Ones beside a large number: summed in float32 the ones are lost."""
+@pytest.mark.parametrize("chunk", [250, 9])
+def test_sums_are_float64(tmp_path, monkeypatch, small, chunk):
+    """Ones beside a large number: summed in float32 the ones are lost, in a chunk and from chunk to chunk."""
+    monkeypatch.setattr(walk, "CHUNK", chunk)
 
     class Ones:
         restoration = None
@@ -115,9 +129,11 @@ def test_sums_are_float64(tmp_path, small):
 
         def activate(self, images, composition):
             units = torch.ones(len(images), 1)
-            units[0] = 2.0**24
+            units[0] = 1.0 if seen else 2.0**24
+            seen.append(True)
             return walk.Activations(units, torch.zeros(len(images), 10))
 
+    seen = []
     positions = np.flatnonzero(small.test.labels == 0)
     collect([Ones()], data_of(small, positions=positions, names=["ID"]), [tmp_path / "a.h5"], CPU)
     with h5py.File(tmp_path / "a.h5") as file:
