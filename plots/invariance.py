@@ -1,7 +1,8 @@
 """Invariance against compositional robustness: does what is invariant to elementals stay so on their compositions, and classify them?
 
 Scatter figures after Mason et al., arXiv 2306.09005: of the elemental score, the composition score and the accuracy, each against another, a panel for
-each number of corruptions, a point for each composition, with lines of least squares and Pearson's r by system.
+each number of corruptions, a point for each composition, with lines of least squares and Pearson's r by system. Compositions of the same
+elementals share the published elemental score, so intervals of r with it, which take compositions for independent, are too narrow.
 """
 
 import itertools
