@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from plots import box_plot, effects, heat_map, invariance, paired, summary, training_curves
+from plots import box_plot, effects, heat_map, invariance, paired, summary, sweep, training_curves
 from plots.results import Results
 
 FIGURES: dict[str, Callable[[Results, Path], list[Path]]] = {
@@ -17,4 +17,4 @@ FIGURES: dict[str, Callable[[Results, Path], list[Path]]] = {
     "invariance": invariance.draw,
 }
 # Figures of a search: of a sweep file (with the overrides that it was run with) or of a W&B sweep.
-SEARCH_FIGURES: dict[str, Callable[[str, Mapping[str, Any], Path], list[Path]]] = {}
+SEARCH_FIGURES: dict[str, Callable[[str, Mapping[str, Any], Path], list[Path]]] = {"sweep": sweep.draw}
