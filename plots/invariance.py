@@ -17,9 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-import info_dicts
 from plots.correlation import correlate, regress
-from plots.points import figure_names
+from plots.points import figure_names, levels
 from plots.results import Results
 from plots.scores import explain, scores
 from plots.style import PAGE, lighter, save, save_csv, styled, variant_styles
@@ -171,11 +170,7 @@ def frame(panels: Sequence[Axes], rows: pd.DataFrame, x: str, y: str) -> None:
     if y != "accuracy":
         return
     panels[0].set_ylim(0, 100)
-    dataset = rows["dataset"].iloc[0]
-    levels = {"chance": 100 / next(choice for choice in info_dicts.DATASETS.values() if choice == dataset).classes}
-    if (rows["method"] == "Identity").any():
-        levels["clean"] = 100 * rows.loc[rows["method"] == "Identity", "clean"].max()
-    for name, level in levels.items():
+    for name, level in levels(rows.assign(n_corruptions=0, accuracy=rows["clean"])).items():
         for axes in panels:
             axes.axhline(level, color="0.35", linestyle=(0, (4, 3)), linewidth=0.6, zorder=1)
         place: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center", "fontsize": 6, "color": "0.25"}
