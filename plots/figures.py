@@ -1,14 +1,16 @@
 """The figures by name: of results, and of a search. A new figure is a line here and a file beside."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from plots import box_plot, effects, heat_map, invariance, paired, summary, sweep, training_curves
+from plots import box_plot, effects, heat_map, invariance, paired, report, summary, sweep, training_curves
 from plots.results import Results
 
-FIGURES: dict[str, Callable[[Results, Path], list[Path]]] = {
-    "summary": summary.summarize,
+Draw = Callable[[Results, Path], list[Path]]
+# What a report shows.
+DRAWN: dict[str, Draw] = {
     "box_plot": box_plot.draw,
     "training_curves": training_curves.draw_results,
     "heat_map": heat_map.draw,
@@ -16,5 +18,6 @@ FIGURES: dict[str, Callable[[Results, Path], list[Path]]] = {
     "paired": paired.draw,
     "invariance": invariance.draw,
 }
+FIGURES: dict[str, Draw] = {"summary": summary.summarize, **DRAWN, "report": partial(report.write, DRAWN)}
 # Figures of a search: of a sweep file (with the overrides that it was run with) or of a W&B sweep.
 SEARCH_FIGURES: dict[str, Callable[[str, Mapping[str, Any], Path], list[Path]]] = {"sweep": sweep.draw}

@@ -1,16 +1,28 @@
 """The summary of a study as text: accuracy by number of corruptions, what each system is told and costs, and paired differences."""
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from plots import box_plot
 from plots.comparison import PAIRED, Comparison, accuracies, compare, differences
+from plots.points import accuracy_rows
 from plots.results import Results, write_stdout
 from plots.statistics import RESAMPLES
 from plots.style import plural, save_csv
+
+# What a system takes, and what that is called.
+COSTS = {
+    "trained_parameters": "trained parameters",
+    "total_parameters": "total parameters",
+    "image_steps": "image-steps",
+    "search_trials": "search trials",
+}
+COSTS_TITLE = "What each system is told at test time and what it takes (systems: with their parts, each part counted once)"
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
@@ -37,29 +49,43 @@ def describe_accuracies(comparison: Comparison, values: pd.DataFrame) -> str:
     return f"{title}\n{n}\n\n{align(rows)}"
 
 
-def describe_costs(comparisons: Sequence[Comparison], table: pd.DataFrame) -> str:
-    """What each system is told and what it takes, as text; a range where seeds differ."""
-    facts = table[table["metric"].isin(["trained_parameters", "total_parameters", "image_steps", "search_trials"])]
-    values = {
+def costs(results: Results) -> pd.DataFrame:
+    """What each evaluated system is told at test time and what it takes, one row each: the smallest and the largest number of its runs (`low`, `high` of
+    each metric), NaN where it is not known."""
+    table = results.table
+    facts = {
         (dataset, run, metric): value
-        for dataset, run, metric, value in facts[["dataset", "run", "metric", "value"]].itertuples(index=False)
+        for dataset, run, metric, value in table.loc[table["metric"].isin(COSTS), ["dataset", "run", "metric", "value"]].itertuples(
+            index=False
+        )
     }
-    rows = [["system", "oracle", "trained parameters", "total parameters", "image-steps", "search trials"]]
-    seen = set()
-    several = len({e.dataset for c in comparisons for s in c.systems.values() for e in s.experiments}) > 1
-    for comparison in comparisons:
-        for system in comparison.systems.values():
-            first = system.experiments[0]
-            if (first.dataset, system.label) in seen:
-                continue
-            seen.add((first.dataset, system.label))
-            cells = []
-            for metric in ("trained_parameters", "total_parameters", "image_steps", "search_trials"):
-                numbers = sorted({int(values[key]) for e in system.experiments if (key := (e.dataset, e.name, metric)) in values})
-                cells.append(f"{numbers[0]:,}" + (f" to {numbers[-1]:,}" if len(numbers) > 1 else "") if numbers else "?")
-            rows.append([f"{first.dataset}: {system.label}" if several else system.label, first.oracle, *cells])
-    title = "What each system is told at test time and what it takes (systems: with their parts, each part counted once)"
-    return f"{title}\n\n{align(rows)}"
+    told: dict[Any, str] = {
+        (record.experiment.dataset, record.experiment.name): record.experiment.oracle for record in results.runs if record.tested
+    }
+    rows = []
+    for (dataset, system), own in accuracy_rows(results).groupby(["dataset", "system"], sort=False):
+        runs = [(dataset, run) for run in own["run"].unique()]
+        known = {metric: [facts[(*run, metric)] for run in runs if (*run, metric) in facts] or [math.nan] for metric in COSTS}
+        ends = {f"{metric}_{side}": end(values) for metric, values in known.items() for side, end in (("low", min), ("high", max))}
+        rows.append({"dataset": dataset, "system": system, "oracle": told[runs[0]], **ends})
+    return pd.DataFrame(rows)
+
+
+def describe_range(low: float, high: float) -> str:
+    """One number, or two where they differ; ? where there is none."""
+    if math.isnan(low):
+        return "?"
+    return f"{low:,.0f}" + (f" to {high:,.0f}" if high > low else "")
+
+
+def describe_costs(values: pd.DataFrame) -> str:
+    """What each system is told and what it takes, as text; a range where seeds differ."""
+    rows = [["system", "oracle", *COSTS.values()]]
+    several = values["dataset"].nunique() > 1
+    for row in values.to_dict("records"):
+        cells = [describe_range(row[f"{metric}_low"], row[f"{metric}_high"]) for metric in COSTS]
+        rows.append([f"{row['dataset']}: {row['system']}" if several else row["system"], row["oracle"], *cells])
+    return f"{COSTS_TITLE}\n\n{align(rows)}"
 
 
 def describe_differences(values: pd.DataFrame) -> str:
@@ -97,7 +123,7 @@ def summarize(results: Results, folder: Path) -> list[Path]:
     values = [accuracies(comparison) for comparison in comparisons]
     paired = [differences(comparison) for comparison in comparisons]
     sections = [f"{describe_accuracies(c, v)}\n\n{describe_differences(d)}" for c, v, d in zip(comparisons, values, paired)]
-    write_stdout("\n\n".join([*sections, describe_costs(comparisons, results.table), missing]) + "\n\n")
+    write_stdout("\n\n".join([*sections, describe_costs(costs(results)), missing]) + "\n\n")
     files = [save_csv(pd.concat(values), folder, "summary")]
     if filled := [table for table in paired if len(table)]:
         files.append(save_csv(pd.concat(filled), folder, "differences"))
