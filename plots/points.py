@@ -59,11 +59,15 @@ def points(results: Results) -> pd.DataFrame:
     return groups.agg(accuracy=("value", "mean"), seeds=("value", "size")).reset_index()
 
 
+def chance_of(dataset: str) -> float:
+    """What guessing gives, in %."""
+    return 100 / next(choice for choice in info_dicts.DATASETS.values() if choice == dataset).classes
+
+
 def levels(rows: pd.DataFrame) -> dict[str, float]:
     """Chance, and the best accuracy on clean images of a network that was trained on them alone, where there is one: in %, of one data set."""
-    chance = 100 / next(choice for choice in info_dicts.DATASETS.values() if choice == rows["dataset"].iloc[0]).classes
     clean = rows[(rows["method"] == "Identity") & (rows["n_corruptions"] == 0)]
-    return {"chance": chance} | ({"clean": 100 * float(clean["accuracy"].max())} if len(clean) else {})
+    return {"chance": chance_of(rows["dataset"].iloc[0])} | ({"clean": 100 * float(clean["accuracy"].max())} if len(clean) else {})
 
 
 def means(results: Results) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 import info_dicts
 from errors import InputError
+from plots.points import chance_of
 from plots.results import Results
 from plots.style import PAGE, PALETTE, method_colour, save, styled
 
@@ -110,6 +111,8 @@ def draw_method(above: Axes, below: Axes, rows: pd.DataFrame, method: str) -> No
     above.set_ylabel(LOSSES.get(method, "loss"))
     if classifies:
         above.tick_params(labelbottom=False)
+        if method not in ACCURACIES:
+            mark_chance(below, str(rows["dataset"].iloc[0]))
         below.set(xlabel="epoch", ylabel=ACCURACIES.get(method, "accuracy (%)"), ylim=(0, 100))
     else:
         above.set_xlabel("epoch")
@@ -118,6 +121,14 @@ def draw_method(above: Axes, below: Axes, rows: pd.DataFrame, method: str) -> No
     more = [Line2D([], [], linestyle="", label=f"and {len(handles) - LEGEND_LINES} more")] if len(handles) > LEGEND_LINES else []
     place = (0.5, -0.35 if classifies else 0.8)
     below.legend(handles=[*handles[:LEGEND_LINES], *more], loc="upper center", bbox_to_anchor=place, handlelength=1.0, fontsize=5.5)
+
+
+def mark_chance(axes: Axes, dataset: str) -> None:
+    """A dashed line at what guessing gives."""
+    chance = chance_of(dataset)
+    axes.axhline(chance, color="0.35", linestyle=(0, (4, 3)), linewidth=0.6, zorder=1)
+    place: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    axes.annotate("chance", (1, chance), xytext=(-1, 1), ha="right", va="bottom", fontsize=5, color="0.25", **place)
 
 
 def draw_search(rows: pd.DataFrame, dataset: str) -> Figure:

@@ -40,7 +40,8 @@ def test_training_curves_and_level_search(study: Study, capsys: pytest.CaptureFi
         assert (list(ring.get_xdata()), list(ring.get_ydata())) == ([0], [20.0])
     curves = training_curves.draw_curves(table[table["metric"].isin(["loss", "accuracy"]) & table["epoch"].notna()], DATASET)
     assert [axes.get_title() for axes in curves.axes[:2]] == ["Identity", "Module"]
-    assert [len(axes.lines) for axes in curves.axes] == [2, 12, 2, 12]
+    assert [len(axes.lines) for axes in curves.axes] == [2, 12, 3, 13]
+    assert [axes.texts[0].xy[1] for axes in curves.axes[2:]] == [10.0, 10.0]
 
 
 def test_curves_of_parts_have_their_own_names(study: Study, capsys: pytest.CaptureFixture) -> None:
@@ -53,7 +54,7 @@ def test_curves_of_parts_have_their_own_names(study: Study, capsys: pytest.Captu
     assert [axes.get_title() for axes in above] == ["Autoencoder", "JointClassifier", "Router"]
     assert [axes.get_ylabel() for axes in above] == ["MSE", "loss", "binary cross-entropy"]
     assert [axes.get_ylabel() for axes in below] == ["", "accuracy (%)", "all corruptions named (%)"]
-    assert [len(axes.lines) for axes in figure.axes] == [12, 2, 2, 0, 2, 2]
+    assert [len(axes.lines) for axes in figure.axes] == [12, 2, 2, 0, 3, 2]
     assert [axes.axison for axes in below] == [False, True, True]
     assert [text.get_text() for text in below[0].get_legend().get_texts()][:2] == ["Contrast-lr0.1", "GaussianBlur-lr0.1"]
 
