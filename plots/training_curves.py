@@ -139,7 +139,7 @@ def draw_search(rows: pd.DataFrame, dataset: str) -> Figure:
     runs = list(rows.groupby("run", sort=False))
     columns = min(3, len(runs))
     lines = math.ceil(len(runs) / columns)
-    figure = Figure(figsize=(PAGE, PANEL_HEIGHT * lines + 0.5), layout="constrained")
+    figure = Figure(figsize=(PAGE, (PANEL_HEIGHT + 0.1) * lines + 0.5), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     epochs = sorted({int(epoch) for epoch in rows["epoch"]})
     colours = {epoch: to_hex(matplotlib.colormaps["viridis"](place)) for epoch, place in zip(epochs, np.linspace(0.85, 0.1, len(epochs)))}
@@ -150,7 +150,7 @@ def draw_search(rows: pd.DataFrame, dataset: str) -> Figure:
         best = int(accuracies.argmax())
         axes.plot(levels[best], accuracies[best], "o", markersize=6, markerfacecolor="none", markeredgecolor="black", markeredgewidth=0.7)
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
-        axes.set_title(f"{short(str(run), str(own['method'].iloc[0]))}, seed {own['seed'].iloc[0]}")
+        axes.set_title(f"{short(str(run), str(own['method'].iloc[0]))}\nseed {own['seed'].iloc[0]}", fontsize=6)
     for axes in panels.flat[len(runs) :]:
         axes.set_axis_off()
     for axes in panels[-1]:

@@ -33,7 +33,7 @@ def test_training_curves_and_level_search(study: Study, capsys: pytest.CaptureFi
     assert curve["value"].tolist() == [2.0, 1.0]
     table = load(study.runs)
     figure = training_curves.draw_search(table[(table["metric"] == "search_accuracy") & (table["split"] == "valid")], DATASET)
-    assert figure.axes[0].get_title() == "Contrast-auto-lr0.05-w0.1, seed 1"
+    assert figure.axes[0].get_title() == "Contrast-auto-lr0.05-w0.1\nseed 1"
     for axes in figure.axes:
         line, ring = axes.lines
         assert (list(line.get_xdata()), list(line.get_ydata())) == ([0, 1], [20.0, 20.0])
