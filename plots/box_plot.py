@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 
 from plots.points import figure_names, levels, means, points
 from plots.results import Results
+from plots.statistics import reach
 from plots.style import COLUMN, PAGE, describe_n, lighter, save, save_csv, styled, variant_styles
 
 HEIGHT = 1.9  # inches of each line of groups
@@ -128,7 +129,7 @@ def _draw_groups(
         middle = central[(central["system"] == system) & central["n_corruptions"].isin(counts)]
         at = [counts.index(count) + shift for count in middle["n_corruptions"]]
         mean, low, high = (100 * middle[name].to_numpy(dtype=float) for name in ("mean", "low", "high"))
-        axes.errorbar(at, mean, [np.nan_to_num(mean - low), np.nan_to_num(high - mean)], **MEAN, zorder=4)
+        axes.errorbar(at, mean, reach(mean, low, high), **MEAN, zorder=4)
     axes.set_xticks(range(len(counts)), ["clean" if count == 0 else str(count) for count in counts])
     for place in range(len(counts) - 1):
         axes.axvline(place + 0.5, color="0.9", linewidth=0.5, zorder=0)

@@ -14,7 +14,7 @@ from errors import InputError
 from plots.comparison import PAIRED, Comparison, compare, composition_tests, differences
 from plots.points import figure_names
 from plots.results import Results
-from plots.statistics import RESAMPLES
+from plots.statistics import RESAMPLES, reach
 from plots.style import PAGE, describe_n, save, save_csv, styled
 
 LEVEL = 0.05  # of significance, after Holm's correction
@@ -88,7 +88,7 @@ def _draw_differences(axes: Axes, table: pd.DataFrame, pairs: list[str]) -> None
         middle, low, high = (100 * own[name].to_numpy() for name in ("difference", "low", "high"))
         marker, face = MARKS[group]
         axes.errorbar(
-            middle, np.arange(len(pairs)) + shift, xerr=[middle - low, high - middle], fmt=marker, markersize=3, markerfacecolor=face,
+            middle, np.arange(len(pairs)) + shift, xerr=reach(middle, low, high), fmt=marker, markersize=3, markerfacecolor=face,
             markeredgecolor="black", markeredgewidth=0.6, ecolor="black", elinewidth=0.8, capsize=1.2, capthick=0.6,
         )  # fmt: skip
     shown = table[table["group"] == groups[0]].set_index("systems").loc[pairs]

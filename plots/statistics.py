@@ -58,6 +58,13 @@ def resampled_means(values_nk: NDArray[np.float64], resamples: int, seed: int) -
     return np.concatenate(blocks)
 
 
+def reach(means: ArrayLike, lows: ArrayLike, highs: ArrayLike) -> NDArray[np.float64]:
+    """How far intervals reach below and above their means (2, n), as error bars take it: never negative, 0 where there is no interval (NaN)."""
+    mean, low, high = (np.asarray(values, dtype=np.float64) for values in (means, lows, highs))
+    # A bound of a constant may differ from its mean in the last digit.
+    return np.nan_to_num(np.maximum([mean - low, high - mean], 0.0))
+
+
 def mcnemar(n10: ArrayLike, n01: ArrayLike) -> NDArray[np.float64]:
     """The two-sided p values of McNemar's exact test (McNemar, 1947): whether two classifiers are right on equally many images.
 

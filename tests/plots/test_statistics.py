@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar as theirs_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from plots.statistics import bootstrap_intervals, holm, mcnemar, t_interval
+from plots.statistics import bootstrap_intervals, holm, mcnemar, reach, t_interval
 
 
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=30), st.sampled_from([0.8, 0.95, 0.99]))
@@ -71,7 +71,7 @@ def test_bootstrap_of_a_constant_has_no_width_and_of_nothing_is_an_error() -> No
 def test_mcnemar_is_statsmodels_exact_test(counts: list[tuple[int, int]]) -> None:
     n10, n01 = np.array(counts).T
     expected = [theirs_mcnemar([[3, a], [b, 5]], exact=True).pvalue if a + b else 1.0 for a, b in counts]
-    assert mcnemar(n10, n01) == pytest.approx(expected, rel=1e-9, abs=1e-300)
+    assert mcnemar(n10, n01) == pytest.approx(expected, rel=1e-9, abs=1e-250)
     assert np.array_equal(mcnemar(n10, n01), mcnemar(n01, n10))
 
 
@@ -92,3 +92,9 @@ def test_holm_is_statsmodels(p_values: list[float]) -> None:
 def test_holm_by_hand_and_of_nothing() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert len(holm([])) == 0
+
+
+def test_reach_is_never_negative_and_nothing_where_there_is_no_interval() -> None:
+    assert reach([0.5, 0.1, 0.3], [0.4, np.nextafter(0.1, 1), np.nan], [0.7, 0.1, np.nan]).tolist() == pytest.approx(
+        np.array([[0.1, 0, 0], [0.2, 0, 0]])
+    )

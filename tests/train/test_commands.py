@@ -135,7 +135,8 @@ def test_wandb_is_told_the_curves_the_compositions_and_the_experiment(runs, tmp_
     assert [row["valid/loss"] for row in curves] == [row["valid_loss"] for row in local]
     compositions = [row for row in rows if "composition/Contrast-GaussianBlur/accuracy" in row]
     assert len(compositions) == 1
-    assert sum(key.startswith("composition/") for key in compositions[0]) == 167
+    for metric in ("accuracy", "loss"):
+        assert sum(key.startswith("composition/") and key.endswith(f"/{metric}") for key in compositions[0]) == 167
 
 
 def test_a_server_that_does_not_answer_holds_nothing_up(runs, tmp_path):

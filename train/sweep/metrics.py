@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from train.entry import Experiment, Trained
-from train.evaluations import evaluation_path, read_evaluation
 from train.experiment import Autoencoder, OneCorruption
 from train.fields import choose
 from train.run import read_json
@@ -58,6 +57,9 @@ def measure(experiments: Sequence[Experiment]) -> dict[str, float]:
 
 def accuracy(experiment: Experiment, clean: bool) -> float:
     """Mean accuracy of a system on clean validation images, or over the elementals that it is made for."""
+    # Only here, since it takes numpy and h5py, which reading a sweep's file does not need.
+    from train.evaluations import evaluation_path, read_evaluation
+
     tested = read_evaluation(evaluation_path(experiment))
     accuracies = dict(zip(tested.names, tested.accuracy_c.tolist()))
     chosen = (
