@@ -14,7 +14,7 @@ from errors import InputError
 from plots.points import comparable
 from plots.records import Record, counts, describe_condition
 from plots.statistics import bootstrap_intervals, holm, mcnemar, t_interval
-from plots.table import name_systems
+from plots.table import label_systems
 from train.entry import Experiment
 from train.evaluations import Tested, unpack
 from train.experiment import RoutedSystem
@@ -84,13 +84,11 @@ def compare(figure: str, runs: Sequence[Record], table: pd.DataFrame) -> list[Co
 
     InputError, which names the figure, where a run comes from W&B, which has no results of single images.
     """
-    tested = table[table["composition"] != ""]
-    rows = tested[["dataset", "run", "condition"]].assign(label=name_systems(tested)).drop_duplicates()
-    labels = {tuple(row[:3]): row[3] for row in rows.to_numpy().tolist()}
+    labels = label_systems(table)
     return [_compare(figure, own, labels) for own in comparable(runs)]
 
 
-def _compare(figure: str, tested: Sequence[tuple[Experiment, Tested]], labels: Mapping[Any, str]) -> Comparison:
+def _compare(figure: str, tested: Sequence[tuple[Experiment, Tested]], labels: Mapping[tuple[str, str, str], str]) -> Comparison:
     """The comparison of evaluations that can be compared."""
     numbers = {str(name): number for number, name in info_dicts.METHODS.items()}
     first, facts = tested[0]

@@ -12,7 +12,7 @@ from errors import InputError
 from plots.points import comparable
 from plots.records import counts, describe_condition
 from plots.results import LISTS, Results
-from plots.table import name_systems
+from plots.table import label_systems
 from train.entry import Experiment
 from train.evaluations import Tested, full_names
 
@@ -26,7 +26,7 @@ def scores(results: Results) -> tuple[pd.DataFrame, list[str]]:
     `comparison` is the place of the evaluations in `comparable`, `plain` whether the system is the plain form of its method, `clean` its accuracy
     on clean images, `units` the mean number of units that count, `seeds` how many runs. Plain systems come first, in menu order.
     """
-    labels = label_systems(results)
+    labels = label_systems(results.table)
     rows: list[pd.DataFrame] = []
     missing: list[str] = []
     numbers = {str(name): number for number, name in info_dicts.METHODS.items()}
@@ -44,14 +44,6 @@ def scores(results: Results) -> tuple[pd.DataFrame, list[str]]:
         return pd.DataFrame(columns=[*KEYS, *VALUES, "seeds"]), missing
     means = pd.concat(rows).groupby(KEYS, sort=False)[VALUES]
     return means.mean().assign(seeds=means.size()).reset_index(), missing
-
-
-def label_systems(results: Results) -> dict[tuple[str, str, str], str]:
-    """The labels of systems by data set, run and condition, as all figures have them."""
-    table = results.table
-    tested = table[table["composition"] != ""]
-    rows = tested[["dataset", "run", "condition"]].assign(label=name_systems(tested)).drop_duplicates()
-    return {(dataset, run, condition): label for dataset, run, condition, label in rows.to_numpy().tolist()}
 
 
 def choose_files(own: Sequence[tuple[Experiment, Tested]]) -> Mapping[str, Path]:

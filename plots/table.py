@@ -122,3 +122,10 @@ def name_systems(table: pd.DataFrame) -> pd.Series:
         ]
     labels = dict(zip(zip(*(systems[key] for key in keys)), systems["label"]))
     return pd.Series([labels[key] for key in zip(*(table[key] for key in keys))], index=table.index, dtype="str")
+
+
+def label_systems(table: pd.DataFrame) -> dict[tuple[str, str, str], str]:
+    """The names of evaluated systems by data set, run and condition."""
+    tested = table[table["composition"] != ""]
+    rows = tested[["dataset", "run", "condition"]].assign(label=name_systems(tested)).drop_duplicates()
+    return {(dataset, run, condition): label for dataset, run, condition, label in rows.to_numpy().tolist()}
