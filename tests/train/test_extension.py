@@ -1,4 +1,4 @@
-"""One more of each: a corruption, a data set, a method and a model, added to a copy of the project in the places the README names."""
+"""One more of each: a corruption, a data set, a method, a model, an analysis and a figure, added to a copy of the project in the places the README names."""
 
 import hashlib
 import io
@@ -102,6 +102,44 @@ class LabelSmoothing(Views):
 '''
 METHOD_LINE = 'Choice("LabelSmoothing", oracle="none")'
 
+ANALYSIS = '''"""The mean penultimate unit of each system on each composition."""
+
+import json
+
+import torch
+
+from analysis.walk import respond
+
+
+@torch.inference_mode()
+def measure(systems, data, paths, device, tick):
+    found = [{} for _ in systems]
+    for start, stop in data.chunks():
+        for place, _, images in data.walk(start, stop, device):
+            for own, seen in zip(found, respond(systems, images, data.compositions[place])):
+                own.setdefault("-".join(data.compositions[place]), []).append(float(seen.penultimate_nu.mean()))
+            tick()
+    for path, own in zip(paths, found):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(own))
+'''
+ANALYSIS_LINE = 'Choice("mean_unit")'
+
+FIGURE = '''"""The number of values of each metric."""
+
+from matplotlib.figure import Figure
+
+from plots.style import save, styled
+
+
+def draw(results, folder):
+    counted = results.table.groupby("metric").size().rename("values").reset_index()
+    with styled():
+        figure = Figure()
+        figure.subplots().bar(counted["metric"], counted["values"])
+        return save(figure, counted, folder, "values")
+'''
+
 LIST = """
 - &base {dataset: Stripes, epochs: 3, batch_size: 32, lr: 0.02, method: LabelSmoothing, smoothing: 0.2,
          corruptions: [Mirror, Rotate90], evaluation: {compositions: [ID, MI, R90-MI]}}
@@ -116,6 +154,12 @@ LIST = """
 
 def append(path: Path, text: str) -> None:
     path.write_text(path.read_text() + text)
+
+
+def insert(path: Path, before: str, after: str) -> None:
+    body = path.read_text()
+    assert before in body
+    path.write_text(body.replace(before, after, 1))
 
 
 def add_to_menu(copy: Path, menu: str, line: str) -> int:
@@ -142,6 +186,12 @@ def copy(tmp_path_factory):
     append(folder / "train" / "experiment.py", FIELDS)
     (folder / "train" / "label_smoothing.py").write_text(METHOD)
     (folder / "models" / "perceptron.py").write_text(MODEL)
+    (folder / "analysis" / "mean_unit.py").write_text(ANALYSIS)
+    insert(folder / "analysis" / "analyses.py", "import activations, deephys", "import activations, deephys, mean_unit")
+    insert(folder / "analysis" / "analyses.py", '    "deephys"', '    "mean_unit": Analysis(mean_unit.measure, ".json"),\n    "deephys"')
+    (folder / "plots" / "values.py").write_text(FIGURE)
+    insert(folder / "plots" / "figures.py", "import box_plot", "import values, box_plot")
+    insert(folder / "plots" / "figures.py", '    "box_plot"', '    "values": values.draw,\n    "box_plot"')
     numbers = [
         add_to_menu(folder, menu, line)
         for menu, line in [
@@ -149,9 +199,10 @@ def copy(tmp_path_factory):
             ("DATASETS", DATASET_LINE),
             ("METHODS", METHOD_LINE),
             ("MODELS", MODEL_LINE),
+            ("ANALYSES", ANALYSIS_LINE),
         ]
     ]
-    assert min(numbers) > 2
+    assert min(numbers) > 1
     (folder / "list.yaml").write_text(LIST)
     return folder
 
@@ -190,6 +241,16 @@ def test_one_more_of_each_trains_is_evaluated_and_stands_in_the_results(copy):
     assert {path.name.split("-")[0] for path in (copy / "runs" / "Stripes").iterdir()} == {
         "LabelSmoothing", "Identity", "Module", "ModularSystem", "Autoencoder", "ImgSpaceIdentity",
     }  # fmt: skip
+
+    printed = python(copy, "-m", "analysis", "mean_unit", "list.yaml")
+    written = [json.loads(Path(line.rpartition("done, in ")[2]).read_text()) for line in printed.splitlines()]
+    assert len(written) == 5
+    assert all("Identity" in means and means.keys() <= {"Identity", "Mirror", "Rotate90-Mirror"} for means in written)
+    drawn = python(copy, "-m", "plots", "values", "list.yaml").splitlines()
+    assert [Path(line).name for line in drawn] == ["values.csv", "values.pdf", "values.png"]
+    # What is drawn stands in the report.
+    [*_, report] = python(copy, "-m", "plots", "report", "list.yaml").splitlines()
+    assert 'id="figure-values"' in Path(report).read_text()
 
 
 REPORT = """
