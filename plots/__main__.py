@@ -2,7 +2,14 @@
 
     python -m plots summary configs/demo.yaml            tables on stdout, the box plot beside the runs
     python -m plots box_plot configs/demo.yaml           accuracy against the number of corruptions
-    python -m plots training_curves runs --out figures   the curves of every run in a folder
+    python -m plots heat_map configs/demo.yaml           accuracy on every composition
+    python -m plots effects configs/demo.yaml            what each corruption costs, first or later, and which pairs commute
+    python -m plots paired configs/demo.yaml             systems against each other on the same images
+    python -m plots training_curves runs --out figures   the curves of every run in a folder, and the level searches
+    python -m plots invariance configs/demo.yaml         after: python -m analysis invariance configs/demo.yaml
+    python -m plots report configs/demo.yaml             all of these in one HTML file
+    python -m plots sweep configs/sweeps/demo_step_one.yaml   the trials of a search, also as ENTITY/PROJECT/SWEEP
+
     python -m plots summary configs/demo.yaml --epochs=1 a list with the overrides that it was run with
     python -m plots summary configs/crossentropy.yaml configs/modules.yaml   a study spread over lists, each run once
     python -m plots box_plot ENTITY/PROJECT              the runs of a W&B project (--group NAME, --tag NAME), or of a W&B sweep
