@@ -30,10 +30,10 @@ from typing import Any
 
 from errors import Arguments, InputError, report_errors
 from plots.figures import FIGURES, SEARCH_FIGURES
-from plots.results import Sources, add_sources, find, read_sources, write_stdout
+from plots.results import LISTS, Sources, add_sources, find, read_sources, write_stdout
 from train.entry import runs_root
 
-LETTERS = 60  # of overrides in a folder's name
+LETTERS, SOURCE_LETTERS = 60, 120  # of overrides and of sources in a folder's name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,16 +71,28 @@ def draw_search(figure: str, sources: Sources, folder: Path) -> list[Path]:
 def name_folder(sources: Sources) -> str:
     """The name of the folder of a figure's files."""
     wanted = sources.wanted
-    named = "+".join(dict.fromkeys(Path(source).resolve().stem for source in sources.named))
+    named = shorten("+".join(dict.fromkeys(map(name_source, sources.named))), SOURCE_LETTERS)
     more = (sources.origin.replace("/", "-"), wanted.group.replace(" ", "-"), *wanted.tags, name_overrides(sources.overrides))
     return "-".join(filter(None, [named, *more]))
+
+
+def name_source(source: str) -> str:
+    """What a source is called in a folder's name: a list without its ending, a folder as it is (`wandb` with the run that it belongs to)."""
+    path = Path(source).resolve()
+    if path.suffix in LISTS:
+        return path.stem
+    return f"{path.parent.name}-{path.name}" if path.name == "wandb" else path.name
+
+
+def shorten(words: str, letters: int) -> str:
+    """Words of at most so many letters; of longer ones the start, and a hash of all."""
+    return words if len(words) <= letters else f"{words[: letters - 7]}-{hashlib.sha256(words.encode()).hexdigest()[:6]}"
 
 
 def name_overrides(overrides: Mapping[str, Any]) -> str:
     """Overrides as a part of a folder's name, such as `epochs=1-lr=0.5`; of many the start, and a hash of all."""
     words = "-".join(f"{key}={value}" for key, value in sorted(overrides.items()))
-    name = re.sub(r"[^\w.=+-]+", "_", words)
-    return name if len(name) <= LETTERS else f"{name[: LETTERS - 7]}-{hashlib.sha256(words.encode()).hexdigest()[:6]}"
+    return shorten(re.sub(r"[^\w.=+-]+", "_", words), LETTERS)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ from train.evaluations import Tested, unpack
 
 KINDS = {
     "presence": "with it - without it,\nequally many corruptions",
-    "first": "it first - it later,\nthe same corruptions",
-    "order": "in this order - the two exchanged",
+    "first": "it at the start - it later,\nthe same corruptions",
+    "order": "in this order - the two exchanged (0: they commute)",
 }
 ROW = 0.16  # inches of each system
 MAP = "PuOr"  # its two sides are told apart with any kind of colour blindness
@@ -166,6 +166,11 @@ def draw_effects(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def describe(value: float) -> str:
+    """Percentage points in at most four letters."""
+    return f"{value:.0f}" if abs(value) >= 9.95 else f"{value:.1f}".replace("-0.0", "0.0")
+
+
 def _draw_panel(axes: Axes, own: pd.DataFrame, systems: list[str], names: list[str], limit: float) -> AxesImage:
     """One kind of effect."""
     values = 100 * own.pivot(index="system", columns="name", values="effect").loc[systems, names].to_numpy(dtype=float)
@@ -177,7 +182,7 @@ def _draw_panel(axes: Axes, own: pd.DataFrame, systems: list[str], names: list[s
         for column, name in enumerate(names):
             value, bold = values[row, column], (system, name) in certain
             colour = "white" if abs(value) > 0.6 * limit else "black" if bold else "0.35"
-            text = f"{value:.0f}".replace("-0", "0") if abs(value) < 0.5 else f"{value:.0f}"
+            text = describe(value)
             axes.annotate(text, (column, row), ha="center", va="center", fontsize=5, color=colour, weight="bold" if bold else "normal")
     axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 3 else 0, fontsize=5.5)
     axes.set_yticks([])

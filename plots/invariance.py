@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from plots.correlation import correlate, regress
-from plots.points import figure_names, levels
+from plots.points import comparable, figure_names, levels
 from plots.results import Results
 from plots.scores import explain, scores
 from plots.style import PAGE, lighter, save, save_csv, styled, variant_styles
@@ -56,6 +56,15 @@ def draw(results: Results, folder: Path) -> list[Path]:
             f"invariance: left out, since not analysed on the same images: {', '.join(missing[:NAMED])}{more}; do so with: python -m analysis invariance CONFIG",
             file=sys.stderr,
         )
+    sets = comparable(results.runs)
+    for place, images in table.groupby("comparison")["images"].first().items():
+        asked = sets[int(str(place))][0][1].images
+        if images != asked:
+            print(
+                f"invariance: on {images:,} images, not on the {asked:,} of the evaluation: most systems were analysed on these (see --images of: "
+                "python -m analysis); the analysis without --images gives the others",
+                file=sys.stderr,
+            )
     titles = figure_names("invariance", results.runs)
     paths = []
     for place, own in table.groupby("comparison"):

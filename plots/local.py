@@ -56,7 +56,8 @@ def find_in_folder(path: Path) -> Found:
             continue
         asked.add(experiment.hash)
         if not (directory / "done.json").exists():
-            missing.append(f"{directory} (not finished)")
+            failure = read_json(directory / "failed.json")
+            missing.append(f"{directory} ({failure['error'].removeprefix(f'{experiment.name}: ') if failure else 'not finished'})")
             continue
         files = sorted((directory / "evaluation").glob("*.h5"), key=lambda file: (file.stat().st_mtime_ns, file.name))
         largest, passed, unread = choose(files)

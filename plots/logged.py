@@ -82,7 +82,7 @@ def record_of(run: LoggedRun) -> Record:
     identity = run.config.get("identity")
     if not identity:
         raise InputError(
-            f"{run.name or run.id} (its config names no experiment; one of before is sent anew by: python -m train sync CONFIG)"
+            f"{run.name or run.id} (recorded by an older version, which named no experiment; from its run directory it is sent anew by: python -m train sync CONFIG)"
         )
     fields = {key: run.config[key] for key in ("study", "evaluation") if key in run.config}
     experiment = identify(identity, run.name or run.id, **fields)

@@ -98,7 +98,9 @@ def _draw_differences(axes: Axes, table: pd.DataFrame, pairs: list[str]) -> None
         )  # fmt: skip
     left, right = axes.get_xlim()
     axes.set_xlim(left, right + 0.22 * (right - left))
-    axes.set_xlabel(f"difference in accuracy (percentage points)\n95 % interval: bootstrap over images, {RESAMPLES:,} resamples")
+    axes.set_xlabel(
+        f"difference in accuracy (percentage points)\n95 % interval: bootstrap over images, {RESAMPLES:,} resamples\np: of {PAIRED[groups[0]]}"
+    )
     axes.set_title("over images: difference, McNemar's p (Holm)")
 
 

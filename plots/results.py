@@ -82,8 +82,8 @@ class Results:
         """The error of a figure that needs evaluations, where there are none."""
         n = len(self.asked)
         return InputError(
-            f"{figure}: no finished run: none of the {n:,} run{'' if n == 1 else 's'} in {self.source} is trained and evaluated; run the list first with: "
-            "python -m train CONFIG (a run with overrides is another experiment: repeat them here, e.g. --epochs=1, or plot runs/)"
+            f"{figure}: no finished run: of {n:,} run{'' if n == 1 else 's'} in {self.source} none is trained and evaluated; run the list first with: "
+            "python -m train CONFIG, or only its evaluation with: python -m train.evaluate CONFIG (a run with overrides is another experiment: repeat them here, e.g. --epochs=1, or plot runs/)"
         )
 
 

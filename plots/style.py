@@ -103,7 +103,8 @@ def save_csv(values: pd.DataFrame, folder: Path, name: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another folder with --out") from None
+        problem = "is no folder" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+        raise InputError(f"{folder}: cannot be written ({problem}); choose another folder with --out") from None
     path = folder / f"{name}.csv"
     write_atomically(path, values.to_csv(index=False).encode())
     return path

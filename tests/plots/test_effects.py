@@ -134,8 +134,9 @@ def test_figure_says_what_it_shows(study: Study) -> None:
         assert [len(axes.get_xticklabels()) for axes in panels] == [6, 6, 15]
         bold = sum(text.get_weight() == "bold" for axes in panels for text in axes.texts)
         assert bold == ((table["low"] > 0) | (table["high"] < 0)).sum()
-        shown = [int(text.get_text()) for axes in panels for text in axes.texts]
-        assert shown == [round(100 * value) for value in table["effect"]]
+        shown = [float(text.get_text()) for axes in panels for text in axes.texts]
+        assert shown == pytest.approx((100 * table["effect"]).tolist(), abs=0.5)
+        assert shown == pytest.approx([round(100 * value, 1 if abs(value) < 0.0995 else 0) for value in table["effect"]], abs=0.11)
 
 
 def test_compositions_without_a_match_are_one_line(study: Study) -> None:

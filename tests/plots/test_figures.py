@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 import info_dicts
-from plots.__main__ import FIGURES, main, name_overrides
+from plots.__main__ import FIGURES, main, name_folder, name_overrides
+from plots.results import Sources
 from plots.style import lighter, method_colour, variant_styles
 from tests.plots.conftest import (
     CROSS_ENTROPY,
@@ -68,7 +69,7 @@ def test_figures_of_nothing_say_so(study: Study, capsys: pytest.CaptureFixture, 
     assert (code, captured.out) == (2, "")
     line = captured.err.splitlines()[-1]
     assert line.startswith(f"error: {figure}: no finished run")
-    assert figure == "training_curves" or ("none of the 1 run in " in line and "repeat them here" in line)
+    assert figure == "training_curves" or ("of 1 run in " in line and "repeat them here" in line)
     assert not (study.runs / "figures").exists()
 
 
@@ -98,3 +99,17 @@ def test_every_method_has_a_colour_of_its_own_and_variants_differ() -> None:
     assert len(set(styles)) == 3
     assert styles[0] == (method_colour("CrossEntropy").lower(), "")
     assert lighter("#000000", 0.5) == "#808080"
+
+
+def test_folders_of_figures_say_which_runs(tmp_path: Path) -> None:
+    def of(*named: str, **more: Any) -> str:
+        return name_folder(Sources(named, more))
+
+    assert of("configs/demo.yaml", "configs/modules.yml") == "demo+modules"
+    # A dot in a run's name is no ending.
+    assert of("runs/D/Identity-lr0.05-s1-0123456789ab") == "Identity-lr0.05-s1-0123456789ab"
+    assert of("runs/D/Identity-lr0.05-s1-0123456789ab/wandb") == "Identity-lr0.05-s1-0123456789ab-wandb"
+    assert of("me/project") == "project"
+    many = [of(*(f"runs/Identity-lr0.05-s{seed}" for seed in range(start, 90))) for start in (0, 1)]
+    assert len(set(many)) == 2
+    assert all(len(name) == 120 for name in many)

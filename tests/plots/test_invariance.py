@@ -159,7 +159,7 @@ def test_where_nothing_is_evaluated_training_is_asked_for(study, tmp_path, capsy
     assert "no finished run" in capsys.readouterr().err
 
 
-def test_all_systems_of_a_figure_were_analysed_on_the_same_images(three):
+def test_all_systems_of_a_figure_were_analysed_on_the_same_images(three, tmp_path, capsys):
     path, experiments = three
     for number, experiment in enumerate(experiments[:3]):
         analyse(experiment, number, images=10)
@@ -167,6 +167,8 @@ def test_all_systems_of_a_figure_were_analysed_on_the_same_images(three):
     # Two more with 10 images than with 20.
     table, missing = scores(find(path))
     assert table["images"].unique() == [10]
+    assert main(["invariance", str(path), "--out", str(tmp_path / "out")]) == 0
+    assert "invariance: on 10 images, not on the 20 of the evaluation" in capsys.readouterr().err
     assert len(missing) == 2
     for number, experiment in enumerate(experiments[1:3], 1):
         analyse(experiment, number)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from errors import InputError
+from plots import results
 from plots.records import rebuild
 from plots.results import find, load, main
 from plots.table import COLUMNS, name_systems
@@ -307,7 +308,10 @@ def test_of_many_missing_runs_five_are_named(study: Study, capsys: pytest.Captur
     assert line.endswith("(new); and 2 more\n")
 
 
-def test_runs_of_a_folder_that_cannot_be_used_are_named(study: Study, capsys: pytest.CaptureFixture) -> None:
+def test_runs_of_a_folder_that_cannot_be_used_are_named(
+    study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(results, "NAMED", 9)
     stale, unknown, damaged, torn = (study.trained({**IDENTITY, "seed": seed}, random_bits(0)) for seed in range(4))
     for experiment, key, value in ((stale, "recipes", {"Identity": 0}), (unknown, "canonical", {"dataset": 0, "method": 99})):
         path = experiment.directory / "experiment.json"
@@ -315,6 +319,9 @@ def test_runs_of_a_folder_that_cannot_be_used_are_named(study: Study, capsys: py
     (damaged.directory / "experiment.json").write_text("{")
     (torn.directory / "evaluation" / "test-167-20.h5").write_bytes(b"no HDF5")
     write_run(build({**IDENTITY, "seed": 9}), finish=False)
+    failed = build({**IDENTITY, "seed": 10})
+    write_run(failed, finish=False)
+    (failed.directory / "failed.json").write_text(json.dumps({"error": f"{failed.name}: the loss is not finite", "diverged": True}))
     table = load(study.runs)
     line = capsys.readouterr().err
     assert line.count("\n") == 1
@@ -324,6 +331,7 @@ def test_runs_of_a_folder_that_cannot_be_used_are_named(study: Study, capsys: py
         f"{damaged.name}/experiment.json: damaged",
         "h5: damaged",
         "(not finished)",
+        f"{failed.name} (the loss is not finite)",
     ):
         assert words in line
     assert set(table["run"]) == {torn.name}

@@ -253,7 +253,7 @@ def test_summary_where_nothing_is_finished_is_an_error_with_a_remedy(study: Stud
     assert captured.out == ""
     assert [build(entry).name in note for entry in entries] == [True] * 5 + [False] * 14
     assert note.endswith("; and 14 more")
-    assert error.startswith(f"error: summary: no finished run: none of the 19 runs in {path}")
+    assert error.startswith(f"error: summary: no finished run: of 19 runs in {path} none")
     assert "a run with overrides is another experiment: repeat them here, e.g. --epochs=1, or plot runs/" in error
     study.trained(entries[0], random_bits(0))
     out = print_summary(study, capsys, path)
