@@ -126,6 +126,19 @@ def test_runs_are_pulled_once_and_again_where_they_changed(study: Study, remote:
     assert sorted(read_pulled(place(PROJECT))) == sorted(map(run_id, made[1:]))
 
 
+def test_a_run_that_may_still_change_within_the_same_second_is_asked_again(
+    study: Study, remote: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    track(study.trained(IDENTITY, random_bits(0)), "online", monkeypatch)
+    first = load(PROJECT)
+    for settled, asked in ((60, 1), (0, 1), (0, 0)):
+        # The last one finds it as it was when it had settled.
+        monkeypatch.setattr(pulling, "SETTLED", settled)
+        remote.counts.clear()
+        assert_same(load(PROJECT), first)
+        assert remote.counts["query RunFullHistory"] == asked
+
+
 def test_a_changed_evaluation_is_pulled_and_old_compositions_do_not_count(
     study: Study, remote: WandbServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

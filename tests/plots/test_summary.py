@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -276,3 +277,13 @@ def test_summary_says_how_many_smaller_evaluations_it_leaves_out(study: Study, c
     out = print_summary(study, capsys, study.runs)
     assert cells(out, "Identity")[-1] == "0.6"
     assert "Missing: 2 smaller evaluations left out\n" in out
+
+
+def test_costs_that_differ_between_seeds_are_a_range(study: Study, capsys: pytest.CaptureFixture) -> None:
+    entries = [{**IDENTITY, "seed": seed} for seed in (1, 2)]
+    for number, entry in enumerate(entries):
+        done = study.trained(entry, random_bits(number)).directory / "done.json"
+        done.write_text(json.dumps(json.loads(done.read_text()) | {"image_steps": (200, 1900)[number]}))
+    out = print_summary(study, capsys, study.list_of(*entries))
+    costs = out[out.index("oracle") :]
+    assert cells(costs, "Identity") == ["none", "10", "10", "200", "to", "1,900", "0"]

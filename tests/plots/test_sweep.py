@@ -157,7 +157,7 @@ def test_a_search_without_a_result_is_one_line(tmp_path: Path, monkeypatch: pyte
 def test_what_is_important_depends_on_what_is_good() -> None:
     """The best trials are those with a large lr, the worst those with a large weight."""
     points = made(2, 200)
-    values: list[float | None] = [1.0 if point["lr"] > 0.5 else -point["weight"] for point in points]
+    values: list[float | None] = [point["lr"] if point["lr"] > 0.3 else -point["weight"] for point in points]
     keys = ["lr", "weight"]
     assert next(iter(importance(outcome(points, values, "maximize"), keys))) == "lr"
     assert next(iter(importance(outcome(points, values, "minimize"), keys))) == "weight"
