@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -12,12 +12,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from errors import InputError
 from plots.style import PAGE, plural, save, save_csv, styled
 from train.sweep.best import Outcome, read_outcome, varied
 
 FEWEST = 10  # trials: importance is not told from fewer
+SHUFFLES = 200
 DECADES = 1.5  # positive numbers that span more have a logarithmic axis
 SHOWN = 12  # values of an axis that are written
 BEST = "#D55E00"
@@ -36,7 +39,8 @@ def draw(source: str, overrides: Mapping[str, Any], folder: Path) -> list[Path]:
     """Draws the trials of a search as parallel coordinates (a line for each, coloured by the metric), and the importance of its parameters.
 
     `source` is the file of a search that was run here, or a W&B sweep (ENTITY/PROJECT/ID). Importance is PED-ANOVA's (Watanabe et al. 2023,
-    optuna's): how far the best trials (a tenth, at least two) differ from all in each parameter; the shares sum to 1. It is not drawn of fewer than FEWEST
+    optuna's): how far the best trials (a tenth, at least two) differ from all in each parameter; the shares sum to 1. Of few trials the shares of noise are large, too: a mark shows what they stay below in 95 % of SHUFFLES shuffles
+    of the metric. It is not drawn of fewer than FEWEST
     finished trials or of one parameter. Returns the paths of CSVs (trials, importance), PDF and PNG. InputError where there is no such search, RunError where none of its
     trials is done.
     """
@@ -48,7 +52,14 @@ def draw(source: str, overrides: Mapping[str, Any], folder: Path) -> list[Path]:
     table, shares = tabulate(outcome, keys), importance(outcome, keys)
     paths = []
     if shares:
-        rows = pd.DataFrame({"parameter": list(shares), "importance": list(shares.values()), "trials": len(table.dropna(subset=["value"]))})
+        rows = pd.DataFrame(
+            {
+                "parameter": list(shares),
+                "importance": [own.value for own in shares.values()],
+                "chance": [own.chance for own in shares.values()],
+                "trials": len(table.dropna(subset=["value"])),
+            }
+        )
         paths.append(save_csv(rows, folder, f"sweep-{outcome.name}-importance"))
     with styled():
         return paths + save(draw_trials(outcome, keys, shares), table, folder, f"sweep-{outcome.name}")
@@ -69,13 +80,19 @@ def tabulate(outcome: Outcome, keys: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"value": "float64"})
 
 
-def importance(outcome: Outcome, keys: Sequence[str]) -> dict[str, float]:
-    """The share of each parameter, the most important one first; empty where it cannot be told."""
+class Share(NamedTuple):
+    """The importance of a parameter (shares sum to 1), and what it stays below in 95 % of searches in which no parameter matters."""
+
+    value: float
+    chance: float
+
+
+def importance(outcome: Outcome, keys: Sequence[str]) -> dict[str, Share]:
+    """The share of each parameter, the most important one first, beside that of trials whose metric was shuffled; empty where it cannot be told."""
     done = [result for result in outcome.results if result.value is not None and all(key in result.values for key in keys)]
     if len(done) < FEWEST or len(keys) < 2:
         return {}
     import optuna
-    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions: dict[str, Any] = {}
@@ -86,12 +103,28 @@ def importance(outcome: Outcome, keys: Sequence[str]) -> dict[str, float]:
             distributions[key] = optuna.distributions.FloatDistribution(low, high, log=logarithmic(values))
         else:
             distributions[key] = optuna.distributions.CategoricalDistribution(sorted({label(value) for value in values}))
+    points = [
+        {key: result.values[key] if continuous_axis(distributions[key]) else label(result.values[key]) for key in keys} for result in done
+    ]
     sign = -1 if outcome.metric.goal == "maximize" else 1
+    costs_n = np.array([sign * float(result.value or 0) for result in done])
+    generator = np.random.default_rng(0)
+    found = shares_of(points, distributions, costs_n)
+    shuffled = [shares_of(points, distributions, generator.permutation(costs_n)) for _ in range(SHUFFLES)]
+    return {key: Share(share, float(np.quantile([own.get(key, 0.0) for own in shuffled], 0.95))) for key, share in found.items()}
+
+
+def shares_of(points: Sequence[Mapping[str, Any]], distributions: Mapping[str, Any], costs_n: NDArray[np.float64]) -> dict[str, float]:
+    """PED-ANOVA's share of each parameter in trials at these points, of which a low cost is good."""
+    import optuna
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
     study = optuna.create_study(direction="minimize")
-    for result in done:
-        assert result.value is not None
-        params = {key: result.values[key] if continuous_axis(distributions[key]) else label(result.values[key]) for key in keys}
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=sign * result.value))
+    trials = [
+        optuna.trial.create_trial(params=dict(point), distributions=dict(distributions), value=float(cost))
+        for point, cost in zip(points, costs_n)
+    ]
+    study.add_trials(trials)
     found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), normalize=True)
     return {key: float(share) for key, share in found.items() if math.isfinite(share)}
 
@@ -135,7 +168,7 @@ def scale_of(values: Sequence[Any]) -> Scale:
     return Scale(places, tuple(ticks))
 
 
-def draw_trials(outcome: Outcome, keys: Sequence[str], shares: Mapping[str, float]) -> Figure:
+def draw_trials(outcome: Outcome, keys: Sequence[str], shares: Mapping[str, Share]) -> Figure:
     """The parallel coordinates, and the bars of importance where there are any."""
     figure = Figure(figsize=(PAGE, HEIGHT), layout="constrained")
     if shares:
@@ -195,12 +228,20 @@ def _place(scale: Scale, value: Any) -> float:
     return scale.places[value] if value in scale.places else scale.places[label(value)]
 
 
-def _draw_importance(axes: Axes, shares: Mapping[str, float]) -> None:
+def _draw_importance(axes: Axes, shares: Mapping[str, Share]) -> None:
     """The share of every parameter."""
-    for place, share in enumerate(shares.values()):
-        axes.barh(place, share, color="#56B4E9", height=0.6)
-        axes.annotate(f"{share:.2f}", (share, place), xytext=(2, 0), textcoords="offset points", va="center", fontsize=6)
+    for place, (share, chance) in enumerate(shares.values()):
+        axes.barh(place, share, color="#56B4E9" if share > chance else "#DDDDDD", height=0.6)
+        axes.plot([chance, chance], [place - 0.4, place + 0.4], color="black", linewidth=1.0)
+        axes.annotate(f"{share:.2f}", (max(share, chance), place), xytext=(2, 0), textcoords="offset points", va="center", fontsize=6)
     axes.set_yticks(range(len(shares)), list(shares))
     axes.set(xlim=(0, 1.15), ylim=(len(shares) - 0.4, -0.6), xlabel="importance (PED-ANOVA)")
+    axes.legend(
+        handles=[Line2D([], [], color="black", label="95 % of noise")],
+        loc="upper center",
+        bbox_to_anchor=(0.5, 1.12),
+        fontsize=5.5,
+        handlelength=0.8,
+    )
     axes.tick_params(left=False)
     axes.spines["left"].set_visible(False)

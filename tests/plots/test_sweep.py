@@ -106,8 +106,9 @@ def test_the_parameter_that_decides_is_the_important_one(decisive: str, goal: st
     values: list[float | None] = [float(score(point)) for point in points]
     shares = importance(outcome(points, values, goal), list(points[0]))
     assert next(iter(shares)) == decisive
-    assert sum(shares.values()) == pytest.approx(1)
-    assert shares[decisive] > 0.4
+    assert sum(share.value for share in shares.values()) == pytest.approx(1)
+    assert shares[decisive].value > max(0.4, shares[decisive].chance)
+    assert all(share.value < share.chance for key, share in shares.items() if key != decisive)
 
 
 def test_no_importance_of_few_trials_or_of_one_parameter() -> None:
@@ -161,3 +162,14 @@ def test_what_is_important_depends_on_what_is_good() -> None:
     keys = ["lr", "weight"]
     assert next(iter(importance(outcome(points, values, "maximize"), keys))) == "lr"
     assert next(iter(importance(outcome(points, values, "minimize"), keys))) == "weight"
+
+
+def test_of_noise_no_parameter_stands_out() -> None:
+    """Shares of noise are large where trials are few; in 20 searches of two parameters each of them beats the mark about twice."""
+    beaten = {"lr": 0, "weight": 0}
+    for seed in range(20):
+        points = made(seed, 14)
+        noise: list[float | None] = list(np.random.default_rng(100 + seed).random(14).tolist())
+        for key, share in importance(outcome(points, noise), ["lr", "weight"]).items():
+            beaten[key] += share.value > share.chance
+    assert all(count <= 5 for count in beaten.values())
