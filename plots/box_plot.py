@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from plots.points import figure_names, levels, means, points
+from plots.points import by_number, figure_names, levels, means, points
 from plots.results import Results
 from plots.statistics import reach
 from plots.style import COLUMN, PAGE, describe_n, lighter, save, save_csv, styled, variant_styles
@@ -40,7 +40,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
     rows = points(results)
     if rows.empty:
         raise results.unfinished("box_plot")
-    centres = means(results)
+    centres = by_number(means(results))
     paths = []
     for name, (place, own) in zip(figure_names("box_plot", results.runs), rows.groupby("comparison")):
         central = centres[centres["comparison"] == place].drop(columns="comparison")
@@ -128,7 +128,7 @@ def _draw_groups(
             )
         middle = central[(central["system"] == system) & central["n_corruptions"].isin(counts)]
         at = [counts.index(count) + shift for count in middle["n_corruptions"]]
-        mean, low, high = (100 * middle[name].to_numpy(dtype=float) for name in ("mean", "low", "high"))
+        mean, low, high = (100 * middle[name].to_numpy(dtype=float) for name in ("accuracy", "low", "high"))
         axes.errorbar(at, mean, reach(mean, low, high), **MEAN, zorder=4)
     axes.set_xticks(range(len(counts)), ["clean" if count == 0 else str(count) for count in counts])
     for place in range(len(counts) - 1):

@@ -1,4 +1,4 @@
-"""Systems that can be compared image by image: what they reached, with intervals, and the differences between them."""
+"""Systems that can be compared image by image, and the differences between them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,27 +11,18 @@ from numpy.typing import NDArray
 
 import info_dicts
 from errors import InputError
-from plots.points import comparable
+from plots.points import GROUPS, comparable, members
 from plots.records import Record, counts, describe_condition
-from plots.statistics import bootstrap_intervals, holm, mcnemar, t_interval
+from plots.statistics import bootstrap_intervals, holm, mcnemar
 from plots.table import label_systems
 from train.entry import Experiment
 from train.evaluations import Tested, unpack
 from train.experiment import RoutedSystem
 
-# Groups of compositions: by their number of corruptions; `singles` are the single corruptions and Identity.
-GROUPS = ("clean", "singles", "1", "2", "3", "4", "5", "6", "all")
 # Those for which differences are given, and what they are called there.
 PAIRED = {"two or more": "two or more corruptions", "all": "all compositions"}
 # What sets a system with parts apart from its published form, in which it is told the corruptions in the order of their application.
 ROUTING = ("order", "routing", "router")
-
-
-def members(group: str, n_c: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which compositions, of n corruptions each, belong to a group."""
-    if group.isdigit():
-        return n_c == int(group)
-    return {"clean": n_c == 0, "singles": n_c <= 1, "two or more": n_c >= 2, "all": n_c >= 0}[group]
 
 
 @dataclass
@@ -93,7 +84,7 @@ def _compare(figure: str, tested: Sequence[tuple[Experiment, Tested]], labels: M
     numbers = {str(name): number for number, name in info_dicts.METHODS.items()}
     first, facts = tested[0]
     n_c = counts(facts.names)
-    masks = {group: mask for group in (*GROUPS, "two or more") if (mask := members(group, n_c)).any()}
+    masks = {group: mask for group in PAIRED if (mask := members(group, n_c)).any()}
     severities = "".join(f", {name} severity {severity}" for name, severity in facts.severities.items())
     comparison = Comparison(f"{first.dataset}, {facts.split} split{severities}", facts.names, n_c, facts.images)
     for e, facts in sorted(tested, key=lambda pair: (numbers[pair[0].method], pair[0].condition != "")):
@@ -106,22 +97,6 @@ def _compare(figure: str, tested: Sequence[tuple[Experiment, Tested]], labels: M
         system.files.append(facts.path)
         system.seeds.append({group: correct_cn[mask].mean(axis=0) for group, mask in masks.items()})
     return comparison
-
-
-def accuracies(comparison: Comparison) -> pd.DataFrame:
-    """Mean accuracy (a fraction) of each system and group with its 95 % interval: over seeds by Student's t, with one seed over images by bootstrap."""
-    single = [system.seeds[0][group] for system in comparison.systems.values() if len(system.seeds) == 1 for group in comparison.groups]
-    bootstrapped = iter(bootstrap_intervals(np.stack(single, axis=1)) if single else [])
-    rows = []
-    for system in comparison.systems.values():
-        several = len(system.seeds) > 1
-        for group, size in comparison.groups.items():
-            interval = t_interval([seed[group].mean() for seed in system.seeds]) if several else next(bootstrapped)
-            kind = "t over seeds" if several else "bootstrap over images"
-            rows.append((comparison.title, system.label, group, size, len(system.seeds), comparison.images, kind, *interval))
-    return pd.DataFrame(
-        rows, columns=["comparison", "system", "group", "compositions", "seeds", "images", "interval", "accuracy", "low", "high"]
-    )
 
 
 def unrouted(experiment: Experiment) -> Any:

@@ -3,12 +3,12 @@
 import itertools
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 import info_dicts
 from plots.records import Record, counts, describe_condition
@@ -17,6 +17,16 @@ from plots.statistics import Interval, bootstrap_intervals, t_interval
 from plots.table import name_systems
 from train.entry import Experiment
 from train.evaluations import Tested, unpack
+
+# Groups of compositions: by their number of corruptions; `singles` are the single corruptions and Identity.
+GROUPS = ("clean", "singles", "1", "2", "3", "4", "5", "6", "all")
+
+
+def members(group: str, n_c: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which compositions, of n corruptions each, belong to a group."""
+    if group.isdigit():
+        return n_c == int(group)
+    return {"clean": n_c == 0, "singles": n_c <= 1, "two or more": n_c >= 2, "all": n_c >= 0}[group]
 
 
 def comparable(runs: Sequence[Record]) -> list[list[tuple[Experiment, Tested]]]:
@@ -71,38 +81,48 @@ def levels(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def means(results: Results) -> pd.DataFrame:
-    """The mean accuracy of each system over the compositions of each number of corruptions, with its 95 % interval.
+    """The mean accuracy (a fraction) of each system over the compositions of each of GROUPS that has any, with its 95 % interval.
 
     `interval` says of what kind: Student's t over seeds; of one seed the bootstrap over images, or none (empty, bounds NaN) where results of single
     images are not at hand (W&B).
     """
-    found = accuracy_rows(results)
-    files: dict[Any, Path | None] = {
-        (place, e.name): tested.path for place, own in enumerate(comparable(results.runs)) for e, tested in own
-    }
-    keys = ["comparison", "system", "n_corruptions"]
-    by_run = found.groupby([*keys, "run"], sort=False).agg(value=("value", "mean"), compositions=("value", "size")).reset_index()
+    sets = comparable(results.runs)
+    files = {(place, e.name): tested.path for place, own in enumerate(sets) for e, tested in own}
     rows = []
-    for (comparison, system, count), own in by_run.groupby(keys, sort=False):
-        kind, path = "t over seeds", files[comparison, own["run"].iloc[0]]
-        if len(own) > 1:
-            interval = t_interval(own["value"])
-        elif path is not None:
-            kind, interval = "bootstrap over images", over_images(path)[count]
-        else:
-            kind, interval = "", Interval(own["value"].iloc[0], math.nan, math.nan)
-        rows.append((comparison, system, count, own["compositions"].iloc[0], len(own), *interval, kind))
-    return pd.DataFrame(rows, columns=[*keys, "compositions", "seeds", "mean", "low", "high", "interval"])
+    for (comparison, system), own in accuracy_rows(results).groupby(["comparison", "system"], sort=False):
+        place = int(str(comparison))
+        by_run = {
+            str(run): (values["n_corruptions"].to_numpy(np.int64), values["value"].to_numpy(float)) for run, values in own.groupby("run")
+        }
+        path = files[place, next(iter(by_run))]
+        bootstrapped = over_images(path) if len(by_run) == 1 and path is not None else {}
+        for group in GROUPS:
+            found = [values_c[members(group, n_c)] for n_c, values_c in by_run.values()]
+            if not len(found[0]):
+                continue
+            each = [float(values.mean()) for values in found]
+            kind, interval = "", Interval(each[0], math.nan, math.nan)
+            if len(each) > 1:
+                kind, interval = "t over seeds", t_interval(each)
+            elif bootstrapped:
+                kind, interval = "bootstrap over images", bootstrapped[group]
+            rows.append((place, system, group, len(found[0]), len(each), sets[place][0][1].images, kind, *interval))
+    columns = ["comparison", "system", "group", "compositions", "seeds", "images", "interval", "accuracy", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-@lru_cache(maxsize=256)
-def over_images(path: Path) -> dict[Any, Interval]:
-    """By number of corruptions, the mean accuracy in an evaluation file with its bootstrap interval over images."""
+def by_number(values: pd.DataFrame) -> pd.DataFrame:
+    """Those of `means` that are of one number of corruptions, which stands as `n_corruptions` instead of the group."""
+    numbers = values["group"].replace("clean", "0")
+    alone = numbers.str.isdigit()
+    return values[alone].drop(columns="group").assign(n_corruptions=numbers[alone].astype(int))
+
+
+def over_images(path: Path) -> dict[str, Interval]:
+    """By group, the mean accuracy in an evaluation file with its bootstrap interval over images."""
     names, correct_cn, _ = unpack(path)
-    n_c = counts(names)
-    present = sorted(set(n_c.tolist()))
-    per_image = np.stack([correct_cn[n_c == count].mean(axis=0) for count in present], axis=1)
-    return dict(zip(present, bootstrap_intervals(per_image)))
+    masks = {group: mask for group in GROUPS if (mask := members(group, counts(names))).any()}
+    return dict(zip(masks, bootstrap_intervals(np.stack([correct_cn[mask].mean(axis=0) for mask in masks.values()], axis=1))))
 
 
 def accuracy_rows(results: Results) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from errors import InputError
-from plots.comparison import PAIRED, accuracies, compare, differences
+from plots.comparison import PAIRED, compare, differences
 from plots.points import accuracy_rows, comparable, means
 from plots.records import Record
 from plots.results import Results
@@ -75,19 +75,16 @@ def write(figures: Mapping[str, Draw], results: Results, folder: Path) -> list[P
 
 def describe_sets(results: Results) -> list[dict[str, Any]]:
     """For each set of comparable evaluations its accuracies and, where results of single images are at hand, its paired differences."""
-    compared: list[tuple[pd.DataFrame | None, pd.DataFrame]]
+    sets = comparable(results.runs)
     try:
-        compared = [(accuracies(comparison), differences(comparison)) for comparison in compare("report", results.runs, results.table)]
+        compared = [differences(comparison) for comparison in compare("report", results.runs, results.table)]
     except InputError:
-        compared = [(None, pd.DataFrame())] * len(comparable(results.runs))
+        compared = [pd.DataFrame()] * len(sets)
     rows, central = accuracy_rows(results), means(results)
     found = []
-    for place, (values, paired) in enumerate(compared):
-        own = rows[rows["comparison"] == place]
+    for place, paired in enumerate(compared):
+        own, values = rows[rows["comparison"] == place], central[central["comparison"] == place]
         first = own.iloc[0]
-        if values is None:
-            values = central[central["comparison"] == place].rename(columns={"mean": "accuracy"})
-            values = values.assign(group=["clean" if count == 0 else str(count) for count in values["n_corruptions"]])
         seeds = own.groupby("system")["run"].nunique()
         found.append({
             "title": f"{first['dataset']}, {first['split']} images" + (f" ({place + 1})" if len(compared) > 1 else ""),

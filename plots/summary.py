@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from plots import box_plot
-from plots.comparison import PAIRED, Comparison, accuracies, compare, differences
-from plots.points import accuracy_rows
+from plots.comparison import PAIRED, Comparison, compare, differences
+from plots.points import accuracy_rows, means
 from plots.results import Results, write_stdout
 from plots.statistics import RESAMPLES
 from plots.style import plural, save_csv
@@ -120,7 +120,8 @@ def summarize(results: Results, folder: Path) -> list[Path]:
     if not comparisons:
         write_stdout(f"{missing}\n")
         return []
-    values = [accuracies(comparison) for comparison in comparisons]
+    found = means(results)
+    values = [found[found["comparison"] == place].assign(comparison=comparison.title) for place, comparison in enumerate(comparisons)]
     paired = [differences(comparison) for comparison in comparisons]
     sections = [f"{describe_accuracies(c, v)}\n\n{describe_differences(d)}" for c, v, d in zip(comparisons, values, paired)]
     write_stdout("\n\n".join([*sections, describe_costs(costs(results)), missing]) + "\n\n")

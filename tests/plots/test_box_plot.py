@@ -11,7 +11,7 @@ from PIL import Image
 import info_dicts
 from plots import box_plot
 from plots.__main__ import main
-from plots.points import means, points
+from plots.points import by_number, means, points
 from plots.results import find
 from plots.style import styled
 from tests.plots.conftest import (
@@ -30,7 +30,7 @@ from tests.plots.conftest import (
 
 def central(rows: pd.DataFrame) -> pd.DataFrame:
     """Means without intervals, as W&B gives them of one seed."""
-    found = rows.groupby(["system", "n_corruptions"], sort=False)["accuracy"].mean().rename("mean").reset_index()
+    found = rows.groupby(["system", "n_corruptions"], sort=False)["accuracy"].mean().reset_index()
     return found.assign(low=np.nan, high=np.nan, interval="")
 
 
@@ -40,20 +40,20 @@ def test_means_have_t_intervals_over_seeds_and_else_a_bootstrap_over_images(stud
     for entry, correct in zip(entries, bits):
         study.trained(entry, correct)
     results = find(study.list_of(*entries))
-    found = means(results).set_index(["system", "n_corruptions"])
+    found = by_number(means(results)).set_index(["system", "n_corruptions"])
     assert len(found) == 2 * 7
     for count in range(7):
         row, mask = found.loc["CrossEntropy", count], count == COUNTS
         per_seed = [correct[mask].mean() for correct in bits[:3]]
         expected = scipy.stats.t.interval(0.95, 2, loc=np.mean(per_seed), scale=scipy.stats.sem(per_seed))
         assert (row["interval"], row["seeds"], row["compositions"]) == ("t over seeds", 3, mask.sum())
-        assert (row["mean"], row["low"], row["high"]) == pytest.approx((np.mean(per_seed), *expected))
+        assert (row["accuracy"], row["low"], row["high"]) == pytest.approx((np.mean(per_seed), *expected))
         row, per_image = found.loc["Identity", count], bits[3][mask].mean(axis=0)
         low, high = scipy.stats.bootstrap((per_image,), np.mean, n_resamples=20_000, method="percentile", rng=0).confidence_interval
         assert (row["interval"], row["seeds"]) == ("bootstrap over images", 1)
-        assert row["mean"] == pytest.approx(per_image.mean())
+        assert row["accuracy"] == pytest.approx(per_image.mean())
         assert (row["low"], row["high"]) == pytest.approx((low, high), abs=0.1 * (high - low))
-    figure = box_plot.draw_boxes(points(results), means(results))
+    figure = box_plot.draw_boxes(points(results), by_number(means(results)))
     assert figure.axes[0].get_title().endswith("\n\u25c7 mean, 95 % interval: t over seeds or, of one seed, bootstrap over images")
 
 
@@ -62,12 +62,12 @@ def test_means_of_one_seed_without_single_images_have_no_interval(study: Study) 
     results = find(study.list_of(IDENTITY))
     [run] = results.runs
     elsewhere = replace(results, runs=(replace(run, tested=tuple(replace(tested, path=None) for tested in run.tested), directory=None),))
-    found = means(elsewhere)
-    assert found["mean"].tolist() == pytest.approx(means(results)["mean"].tolist())
+    found = by_number(means(elsewhere))
+    assert found["accuracy"].tolist() == pytest.approx(by_number(means(results))["accuracy"].tolist())
     assert set(found["interval"]) == {""}
     assert found[["low", "high"]].isna().all(axis=None)
     paths = box_plot.draw(elsewhere, study.folder / "out")
-    assert pd.read_csv(paths[0])["mean"].tolist() == pytest.approx(found["mean"].tolist())
+    assert pd.read_csv(paths[0])["accuracy"].tolist() == pytest.approx(found["accuracy"].tolist())
 
 
 def test_box_plot_draws_the_table(study: Study, capsys: pytest.CaptureFixture) -> None:
