@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-import info_dicts
 from data.batches import ToNetwork, on_device, spread
+from data.class_names import class_names
 from data.compositions import Composition
 from data.corruptions import quantize, stream
 from data.datasets import Split
@@ -41,7 +41,7 @@ class Data:
 
     @property
     def classes(self) -> int:
-        return next(choice for choice in info_dicts.DATASETS.values() if choice == self.dataset).classes
+        return len(class_names(self.dataset))
 
     def chunks(self) -> list[tuple[int, int]]:
         """Bounds of the images that run through the networks at once."""

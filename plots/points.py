@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import info_dicts
+from data.class_names import class_names
 from plots.records import Record, counts, describe_condition
 from plots.results import Results
 from plots.statistics import Interval, bootstrap_intervals, t_interval
@@ -71,7 +72,7 @@ def points(results: Results) -> pd.DataFrame:
 
 def chance_of(dataset: str) -> float:
     """What guessing gives, in %."""
-    return 100 / next(choice for choice in info_dicts.DATASETS.values() if choice == dataset).classes
+    return 100 / len(class_names(dataset))
 
 
 def levels(rows: pd.DataFrame) -> dict[str, float]:

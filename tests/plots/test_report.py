@@ -100,7 +100,7 @@ def test_report_of_a_study(study: Study, made: Path, capsys: pytest.CaptureFixtu
 def test_the_same_results_give_the_same_page_and_nothing_of_the_machine(study: Study, made: Path) -> None:
     for run in study.runs.rglob("attempts.jsonl"):
         attempt = json.loads(run.read_text())
-        run.write_text(json.dumps(attempt | {"host": "secret-host", "log": "/home/secret-user/log.txt", "start": 0.0}) + "\n")
+        run.write_text(json.dumps(attempt | {"host": "secret-host", "log": "secret-folder/log.txt", "start": 0.0}) + "\n")
     pages = [write(ONE, find(made), study.folder / name)[-1].read_bytes() for name in ("one", "two")]
     assert pages[0] == pages[1]
     assert b"secret" not in pages[0]
