@@ -28,7 +28,7 @@ class Choice(str):
 
 # Image shapes are (channels, height, width) as stored; networks always see three channels.
 # `counts` are train / valid / test totals, () where they depend on the user's copy; `mean` and `std` are those of pixels in 0..1;
-# `padding` is the random crop's.
+# `padding` is the random crop's. `cues` names the one or two spurious cues that images can carry (MECHANISMS).
 DATASETS = {
     0: Choice(
         "FashionMNIST-mini",
@@ -40,6 +40,7 @@ DATASETS = {
         model="SmallNet",
         augmentation="None",
         padding=4,
+        cues=("box",),
     ),
     1: Choice(
         "MNIST",
@@ -51,6 +52,7 @@ DATASETS = {
         model="EMNISTNet",
         augmentation="None",
         padding=4,
+        cues=("box",),
     ),
     2: Choice(
         "FashionMNIST",
@@ -62,6 +64,7 @@ DATASETS = {
         model="EMNISTNet",
         augmentation="None",
         padding=4,
+        cues=("box",),
     ),
     3: Choice(
         "CIFAR10",
@@ -73,6 +76,7 @@ DATASETS = {
         model="ResNet18-stem7-w64",
         augmentation="CropFlip",
         padding=4,
+        cues=("position", "colour"),
     ),
     4: Choice(
         "EMNIST",
@@ -107,6 +111,30 @@ DATASETS = {
         augmentation="CropFlip",
         padding=10,
     ),
+    7: Choice(
+        "CIFAR100",
+        classes=100,
+        shape=(3, 32, 32),
+        counts=(40_000, 10_000, 10_000),
+        mean=(0.5,),
+        std=(0.5,),
+        model="ResNet18-stem7-w64",
+        augmentation="CropFlip",
+        padding=4,
+        cues=("position", "colour"),
+    ),
+    8: Choice(
+        "Dominoes",
+        classes=10,
+        shape=(3, 64, 32),
+        counts=(40_000, 10_000, 10_000),
+        mean=(0.5,),
+        std=(0.5,),
+        model="ResNet20_Wide",
+        augmentation="None",
+        padding=4,
+        cues=("box", "FashionMNIST"),
+    ),
 }
 
 # `oracle`: what a system is told about the corruptions of an image at test time; parts have none.
@@ -121,6 +149,8 @@ METHODS = {
     7: Choice("ImgSpaceIdentity", oracle="names, order"),
     8: Choice("ImgSpaceJoint", oracle="names, order"),
     9: Choice("Router"),
+    10: Choice("Teacher"),
+    11: Choice("Student"),
 }
 
 # `severities`: the parameter at severity 1..5 (none where there is nothing to set); `default` is the published severity.
@@ -142,10 +172,114 @@ MODELS = {
     3: Choice("InceptionV3", blocks=17, sizes=(100, 112)),
 }
 
-# Drawn on clean training images, before any corruption, the same for every view of an image.
+# Drawn on clean training images, before any corruption or cue, the same for every view of an image. `cues`: for Teacher and Student alone.
 AUGMENTATIONS = {
-    0: Choice("None"),
-    1: Choice("CropFlip"),  # zero padding and a random crop back to size, then a horizontal flip with p = 0.5
+    0: Choice("None", cues=False),
+    1: Choice("CropFlip", cues=False),  # zero padding and a random crop back to size, then a horizontal flip with p = 0.5
+    2: Choice("Mixup", cues=True),  # pairs of images and of their labels, mixed
+    3: Choice("CropFlipRotate", cues=True),  # a crop of 15/16 of the side, flips in both directions, a rotation by up to 45 degrees
+    4: Choice("Union", cues=True),  # every image twice: under the mechanism, and without cues
+}
+
+# What a student is trained with besides or instead of the teacher's logits. `term`: there is a second term, weighted by alpha.
+LOSSES = {
+    0: Choice("Base", term=False, teacher=True),  # KL(teacher || student) of tempered logits
+    1: Choice("Jacobian", term=True, teacher=True),
+    2: Choice("Contrastive", term=True, teacher=True),
+    3: Choice("FeatureMatching", term=True, teacher=True),
+    4: Choice("AttentionTransfer", term=True, teacher=True),
+    5: Choice("CRD", term=True, teacher=True),
+    6: Choice("Labels", term=False, teacher=False),  # cross-entropy on labels: the control
+}
+
+
+def _mechanism(name: str, *numbers: float, short: str = "") -> Choice:
+    """A mechanism: its six numbers, and its short name on axes."""
+    return Choice(name, numbers=tuple(float(number) for number in numbers), short=short or name)
+
+
+_BOX = {
+    0: _mechanism("P", 1, 0, 0, 0, 0, 0),
+    1: _mechanism("B", 1, 1, 0, 0, 0, 0),
+    2: _mechanism("BR", 1, 1, 0, 0, 1, 0),
+    3: _mechanism("BoxOnly", 1, 1, 0, 1, 0, 0, short="O"),
+}
+_SHAPES = {
+    0: _mechanism("Shape_Color", 1, 0, 0, 0, 0, 0, short="I"),
+    1: _mechanism("Floor", 1, 1, 0, 1, 0, 0, short="F"),
+    2: _mechanism("Scale", 1, 0, 1, 1, 0, 0, short="S"),
+    3: _mechanism("Floor_Scale", 1, 1, 1, 1, 0, 0, short="FS"),
+    4: _mechanism("Shape_Color_Floor", 1, 1, 0, 0, 0, 0, short="IF"),
+    5: _mechanism("Shape_Color_Scale", 1, 0, 1, 0, 0, 0, short="IS"),
+    6: _mechanism("Shape_Color_Floor_Scale", 1, 1, 1, 0, 0, 0, short="IFS"),
+}
+
+# By data set: what its images tell of their class. Six numbers say it: the fraction of images whose content is there, the fractions that carry
+# cue 1 and cue 2, and whether the content, cue 1 and cue 2 are drawn at random (1), so that they tell nothing. Append-only by data set.
+MECHANISMS = {
+    "FashionMNIST-mini": _BOX,
+    "MNIST": _BOX,
+    "FashionMNIST": _BOX,
+    "CIFAR10": _BOX
+    | {
+        4: _mechanism("C", 1, 0, 1, 0, 0, 0),
+        5: _mechanism("CR", 1, 0, 1, 0, 0, 1),
+        6: _mechanism("BC", 1, 1, 1, 0, 0, 0),
+        7: _mechanism("BCR", 1, 1, 1, 0, 1, 1),
+    },
+    "CIFAR100": {
+        0: _mechanism("P", 1, 0, 0, 0, 0, 0),
+        1: _mechanism("B", 1, 1, 1, 0, 0, 0),
+        2: _mechanism("BR", 1, 1, 1, 0, 1, 1),
+        3: _mechanism("BoxOnly", 1, 1, 1, 1, 0, 0, short="O"),
+        4: _mechanism("Position", 1, 1, 0, 0, 0, 0),
+        5: _mechanism("Colour", 1, 0, 1, 0, 0, 0),
+    },
+    "Dominoes": {
+        # 0 to 6: every set of features that tell the class, by itself.
+        0: _mechanism("CIFAR10", 1, 0, 0, 0, 0, 0, short="C"),
+        1: _mechanism("FashionMNIST", 1, 0, 1, 1, 0, 0, short="M"),
+        2: _mechanism("Box", 1, 1, 0, 1, 0, 0, short="B"),
+        3: _mechanism("FashionMNIST_Box", 1, 1, 1, 1, 0, 0, short="MB"),
+        4: _mechanism("CIFAR10_FashionMNIST", 1, 0, 1, 0, 0, 0, short="CM"),
+        5: _mechanism("CIFAR10_Box", 1, 1, 0, 0, 0, 0, short="CB"),
+        6: _mechanism("CIFAR10_FashionMNIST_Box", 1, 1, 1, 0, 0, 0, short="CMB"),
+        # 7 to 10: cues that a part of the images carry, in per cent.
+        7: _mechanism("CIFAR10_FashionMNIST60", 1, 0, 0.6, 0, 0, 0, short="CM60"),
+        8: _mechanism("CIFAR10_Box30_FashionMNIST60", 1, 0.3, 0.6, 0, 0, 0, short="CB30M60"),
+        9: _mechanism("CIFAR10_Box60_FashionMNIST90", 1, 0.6, 0.9, 0, 0, 0, short="CB60M90"),
+        10: _mechanism("CIFAR10_Box90_FashionMNIST60", 1, 0.9, 0.6, 0, 0, 0, short="CB90M60"),
+        # 11 to 13: one feature is taken away from all three.
+        11: _mechanism("NoCIFAR10", 0, 1, 1, 0, 0, 0),
+        12: _mechanism("RandomBox", 1, 1, 1, 0, 1, 0),
+        13: _mechanism("RandomFashionMNIST", 1, 1, 1, 0, 0, 1),
+    },
+    "3DShapes": _SHAPES,
+    "3DShapes-small": _SHAPES,
+    # The content is the simple feature.
+    "Slabs": {
+        0: _mechanism("Simple", 1, 0, 0, 0, 0, 0, short="S"),
+        1: _mechanism("Blocks4", 0, 1, 0, 0, 0, 0, short="4"),
+        2: _mechanism("Blocks7", 0, 0, 1, 0, 0, 0, short="7"),
+        3: _mechanism("Blocks4_Blocks7", 0, 1, 1, 0, 0, 0, short="47"),
+        4: _mechanism("Simple_Blocks4", 1, 1, 0, 0, 0, 0, short="S4"),
+        5: _mechanism("Simple_Blocks7", 1, 0, 1, 0, 0, 0, short="S7"),
+        6: _mechanism("Simple_Blocks4_Blocks7", 1, 1, 1, 0, 0, 0, short="S47"),
+        7: _mechanism("Simple_HalfBlocks", 1, 0.5, 0.5, 0, 0, 0, short="Sh"),
+    },
+}
+
+# The counterfactual sets on which a data set's networks are tested unless an entry names others.
+COUNTERFACTUALS = {
+    "FashionMNIST-mini": (0, 1, 2, 3),
+    "MNIST": (0, 1, 2, 3),
+    "FashionMNIST": (0, 1, 2, 3),
+    "CIFAR10": (0, 1, 2, 3, 4, 5, 6, 7),
+    "CIFAR100": (0, 1, 2, 3),
+    "Dominoes": (0, 1, 2, 3, 4, 5, 6),
+    "3DShapes": (0, 1, 2, 3, 4, 5, 6),
+    "3DShapes-small": (0, 1, 2, 3, 4, 5, 6),
+    "Slabs": (0, 1, 2, 3, 6),
 }
 
 # What is computed of finished systems: `python -m analysis NAME CONFIG`.

@@ -35,6 +35,7 @@ CONTENT_SHA256 = {
     "MNIST": "af094c2b2c83c2da827ff6f3a2e6fe0bba9512ae829151048888725fab832e4c",
     "FashionMNIST": "8f96f474598b5e5a98108508491904f00ad534b0e613fc22f378d0e854b49c0e",
     "CIFAR10": "af43a44fcb92d6cefed0b87e912d6bb7fd5bad42c8c94e5a682fa8bf5fdd27a6",
+    "Dominoes": "687840410ffd413cf63c89679c697cb91b05096b294d21eed732c656127829ea",
     "ORL": "ef4ffaa60495bab9cec854b05a77a088e39295761d9acdcdcad100ba16e27b1b",
 }
 
@@ -159,6 +160,44 @@ def fashion_mnist(source: Source) -> Splits:
 def cifar10(source: Source) -> Splits:
     """CIFAR-10 (Krizhevsky 2009): 4000 train and 1000 valid images per class."""
     return _official_split(source.cifar10_parts(), valid_per_class=1000)
+
+
+@dataset("CIFAR100")
+def cifar100(source: Source) -> Splits:
+    """CIFAR-100 (Krizhevsky 2009): 400 train and 100 valid images per class."""
+    return _official_split(source.cifar100_parts(), valid_per_class=100)
+
+
+@dataset("Dominoes")
+def dominoes(source: Source) -> Splits:
+    """FashionMNIST above CIFAR-10, 64x32 (Lubana et al., arXiv 2211.08422): the i-th images of a class together, FashionMNIST's grown to 32x32.
+
+    Label, split and id are those of the CIFAR-10 image.
+    """
+    lower, upper = cifar10(source.of("CIFAR10")), fashion_mnist(source.of("FashionMNIST"))
+    splits = {}
+    for name, own in lower.items():
+        rank = np.arange(len(own)) - np.searchsorted(own.labels, own.labels)
+        partner = np.searchsorted(upper[name].labels, own.labels) + rank
+        grown = grow(upper[name].images[partner], 32)
+        splits[name] = Split(np.concatenate([np.repeat(grown, 3, axis=1), own.images], axis=2), own.labels, own.ids)
+    return splits
+
+
+def grow(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Square images (N,C,S,S) enlarged to ``size`` pixels by bilinear interpolation between the centres of pixels, in whole numbers."""
+    side = images.shape[-1]
+    # Places in units of 1 / (2 * size) of a pixel.
+    place = ((2 * np.arange(size) + 1) * side - size).clip(0, 2 * size * (side - 1))
+    first, part = place // (2 * size), place % (2 * size)
+    second = np.minimum(first + 1, side - 1)
+    out = np.empty((*images.shape[:2], size, size), np.uint8)
+    for start in range(0, len(images), 4096):
+        rows = images[start : start + 4096].astype(np.int64)
+        rows = rows[:, :, first] * (2 * size - part)[:, None] + rows[:, :, second] * part[:, None]
+        whole = rows[..., first] * (2 * size - part) + rows[..., second] * part
+        out[start : start + 4096] = (whole + 2 * size**2) // (2 * size) ** 2
+    return out
 
 
 @dataset("EMNIST")

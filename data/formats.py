@@ -34,26 +34,29 @@ def parse_idx(content: bytes) -> NDArray[np.uint8]:
     return pixels.reshape(shape)
 
 
-def parse_cifar10_binary(content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images (N,3,32,32) and labels (N,) of a batch in CIFAR-10's binary version: rows of one label byte and 3072 pixels, red first."""
-    if not content or len(content) % (1 + CIFAR10_PIXELS):
-        raise ValueError(f"its size is no multiple of {1 + CIFAR10_PIXELS} bytes")
-    rows = np.frombuffer(content, np.uint8).reshape(-1, 1 + CIFAR10_PIXELS)
-    return rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].astype(np.int64)
+def parse_cifar_binary(content: bytes, label_bytes: int = 1) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images (N,3,32,32) and labels (N,) of a file in CIFAR's binary version: rows of label bytes, the last of which counts, and 3072 pixels, red first.
+
+    CIFAR-100 has two: the superclass and the class.
+    """
+    if not content or len(content) % (label_bytes + CIFAR10_PIXELS):
+        raise ValueError(f"its size is no multiple of {label_bytes + CIFAR10_PIXELS} bytes")
+    rows = np.frombuffer(content, np.uint8).reshape(-1, label_bytes + CIFAR10_PIXELS)
+    return rows[:, label_bytes:].reshape(-1, 3, 32, 32), rows[:, label_bytes - 1].astype(np.int64)
 
 
-def parse_cifar10_pickle(content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images (N,3,32,32) and labels (N,) of a batch in CIFAR-10's python version, which is a pickled dict.
+def parse_cifar_pickle(content: bytes, key: str = "labels") -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images (N,3,32,32) and labels (N,) of a file in CIFAR's python version, which is a pickled dict.
 
     Nothing is unpickled: the opcodes are only listed. The pixels are the longest string among their arguments, the labels are the integers of the
-    list that follows the key "labels". Raises ValueError if there are none or their lengths do not fit.
+    list that follows the ``key``. Raises ValueError if there are none or their lengths do not fit.
     """
     pixels: bytes | bytearray = b""
     labels: list[int] = []
     in_labels = False
     for opcode, argument, _ in pickletools.genops(content):
         if isinstance(argument, (str, bytes, bytearray)):
-            in_labels = argument in ("labels", b"labels") and not labels
+            in_labels = argument in (key, key.encode()) and not labels
             if len(argument) > len(pixels):
                 # Strings of Python 2 and byte strings of protocol 2 stand as text of one character per byte.
                 pixels = argument.encode("latin-1", errors="replace") if isinstance(argument, str) else argument

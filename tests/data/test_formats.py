@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from data.formats import parse_cifar10_binary, parse_cifar10_pickle, parse_idx, parse_pgm, read_jpeg
+from data.formats import parse_cifar_binary, parse_cifar_pickle, parse_idx, parse_pgm, read_jpeg
 from tests.data.synthetic import cifar10_pickle, encoded, idx_bytes, random_cifar10
 
 
@@ -45,7 +45,7 @@ def test_pickles_of_every_binary_protocol(protocol, keys):
     images, labels = generator.integers(0, 256, (2100, 3072), dtype=np.uint8), generator.integers(0, 10, 2100)
     values = {"labels": labels.tolist(), "data": images}
     content = {key: values[key if isinstance(key, str) else key.decode()] for key in keys}
-    found_images, found_labels = parse_cifar10_pickle(pickle.dumps({**content, "filenames": ["labels", "a.png"]}, protocol))
+    found_images, found_labels = parse_cifar_pickle(pickle.dumps({**content, "filenames": ["labels", "a.png"]}, protocol))
     np.testing.assert_array_equal(found_images.reshape(-1, 3072), images)
     np.testing.assert_array_equal(found_labels, labels)
 
@@ -63,13 +63,13 @@ class Trap:
 def test_nothing_in_a_pickle_is_executed(tmp_path):
     ((images, labels), *_) = random_cifar10(per_batch=3).values()
     content = pickle.dumps({"trap": Trap(tmp_path / "sprung"), "labels": labels.tolist(), "data": images.reshape(3, -1)}, 2)
-    np.testing.assert_array_equal(parse_cifar10_pickle(content)[0], images)
+    np.testing.assert_array_equal(parse_cifar_pickle(content)[0], images)
     assert not (tmp_path / "sprung").exists()
     pickle.loads(content)
     assert (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize("parse", [parse_cifar10_binary, parse_cifar10_pickle])
+@pytest.mark.parametrize("parse", [parse_cifar_binary, parse_cifar_pickle])
 @pytest.mark.parametrize("content", [b"", b"no batch", pickle.dumps({"labels": [1, 2], "data": b"short"}, 2)])
 def test_bytes_that_are_no_cifar10_batch_are_a_value_error(parse, content):
     with pytest.raises(ValueError, match=r"\w"):
