@@ -164,12 +164,21 @@ CORRUPTIONS = {
     6: Choice("Swirl", abbreviation="SW", severities=(0.5, 1.0, 3.0, 5.0, 10.0), default=3),
 }
 
-# `blocks`: how many; block i takes level i, the last block is the linear classifier.
+# `blocks`: how many; block i takes level i, the last block is the linear classifier. `sizes`: the widths of images that it takes, in pixels.
+# `parts`: whether modules and autoencoders are made for it. `depth`: its default, where it has any depth 6n + 2.
 MODELS = {
     0: Choice("SmallNet", blocks=5, sizes=(28,)),
     1: Choice("EMNISTNet", blocks=6, sizes=(28,)),
     2: Choice("ResNet18-stem7-w64", blocks=10, sizes=(32,)),
     3: Choice("InceptionV3", blocks=17, sizes=(100, 112)),
+    4: Choice("LeNet5", blocks=6, sizes=range(28, 1025), parts=False),
+    5: Choice("ResNet18", blocks=11, sizes=range(28, 1025), parts=False),
+    6: Choice("ResNet50", blocks=19, sizes=range(28, 1025), parts=False),
+    7: Choice("ResNet20_Wide", blocks=6, sizes=range(28, 1025), parts=False, depth=20),
+    # For three features instead of images.
+    8: Choice("MLP-100-200-100", blocks=4, sizes=(1,), parts=False),
+    9: Choice("MLP-10", blocks=2, sizes=(1,), parts=False),
+    10: Choice("MLP-50", blocks=2, sizes=(1,), parts=False),
 }
 
 # Drawn on clean training images, before any corruption or cue, the same for every view of an image. `cues`: for Teacher and Student alone.
@@ -181,14 +190,15 @@ AUGMENTATIONS = {
     4: Choice("Union", cues=True),  # every image twice: under the mechanism, and without cues
 }
 
-# What a student is trained with besides or instead of the teacher's logits. `term`: there is a second term, weighted by alpha.
+# What a student is trained with besides or instead of the teacher's logits. `term`: there is a second term, weighted by alpha;
+# `temperature`: its default.
 LOSSES = {
     0: Choice("Base", term=False, teacher=True),  # KL(teacher || student) of tempered logits
     1: Choice("Jacobian", term=True, teacher=True),
-    2: Choice("Contrastive", term=True, teacher=True),
+    2: Choice("Contrastive", term=True, teacher=True, temperature=0.1),
     3: Choice("FeatureMatching", term=True, teacher=True),
     4: Choice("AttentionTransfer", term=True, teacher=True),
-    5: Choice("CRD", term=True, teacher=True),
+    5: Choice("CRD", term=True, teacher=True, temperature=0.07),
     6: Choice("Labels", term=False, teacher=False),  # cross-entropy on labels: the control
 }
 

@@ -98,6 +98,11 @@ class Batches:
         """Network rows of one epoch of training: every image in every view."""
         return len(self.train.labels) * len(self.views)
 
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        n = len(self.train.labels)
+        return len(spread(n if self.paired else n * len(self.views), self.per_batch))
+
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The training batches of an epoch from number `first` on, the same for the same (seed, epoch)."""
         n, num_views = len(self.train.labels), len(self.views)

@@ -6,6 +6,7 @@ carry a cue. So two networks with one seed and mechanism meet the same pixels in
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ class CueBatches:
         for number, (start, stop) in list(enumerate(spread(self.size, self.batch_size)))[first:]:
             rows = order[start:stop]
             own = scene.take(rows)
-            images = self.to_network(self.train.render(own, lambda contents: self._augment(contents, epoch, number)))
+            images = self.to_network(self.train.render(own, partial(self._augment, epoch, number)))
             if self.augmentation == "Mixup":
                 mixed, partner, share = mixup(images, self._generator("mixup", epoch, number))
                 yield CueBatch(mixed, own.labels, 1, rows, own.labels[partner], share)
@@ -87,7 +88,7 @@ class CueBatches:
     def _generator(self, what: str, *numbers: int) -> torch.Generator:
         return torch.Generator().manual_seed(derive(what, self.seed, *numbers))
 
-    def _augment(self, contents: Tensor, epoch: int, number: int) -> Tensor:
+    def _augment(self, epoch: int, number: int, contents: Tensor) -> Tensor:
         generator, n = self._generator("augmentation", epoch, number), len(contents)
         if self.augmentation == "CropFlip":
             offsets = torch.randint(0, 2 * self.padding + 1, (n, 2), generator=generator).to(contents.device)
@@ -121,11 +122,11 @@ class CounterfactualSet:
             self._levels = self.cues.render(self.scene.take(self.chosen))
         return self.to_network(self._levels)
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows and network inputs of all images."""
+    def batches(self) -> Iterator[Tensor]:
+        """The network inputs of all images, in the order of the scene."""
         for start, stop in spread(len(self.scene), CHUNK):
             rows = torch.arange(start, stop, device=self.scene.labels.device)
-            yield rows, self.to_network(self.cues.render(self.scene.take(rows)))
+            yield self.to_network(self.cues.render(self.scene.take(rows)))
 
 
 def first_of_classes(labels_n: Tensor, n: int) -> Tensor:

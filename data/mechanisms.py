@@ -35,7 +35,8 @@ def cue_names(dataset: str) -> tuple[str, ...]:
     """The names of a data set's cues; empty where it has none."""
     for choice in info_dicts.DATASETS.values():
         if choice == dataset:
-            return tuple(choice.facts.get("cues", ()))  # type: ignore[call-overload]
+            names: Any = choice.facts.get("cues", ())
+            return tuple(names)
     raise ValueError(f"no data set {dataset!r} on the menu")
 
 
@@ -68,7 +69,9 @@ def check(dataset: str, numbers: Any) -> Mechanism:
         raise ValueError(f"{dataset} has one cue ({', '.join(names)}), so the numbers of cue 2 must be 0")
     for name, fraction, random, chance in zip(names, found[1:3], found[4:], chances(dataset)):
         if not random and 0 < fraction < chance:
-            raise ValueError(f"{fraction:g} of {dataset} cannot carry the cue {name}: {chance:g} match by chance; allowed: 0, or {chance:g} to 1")
+            raise ValueError(
+                f"{fraction:g} of {dataset} cannot carry the cue {name}: {chance:g} match by chance; allowed: 0, or {chance:g} to 1"
+            )
     return found
 
 
@@ -81,8 +84,8 @@ def chances(dataset: str) -> tuple[float, float]:
 
 
 def mechanism_name(dataset: str, mechanism: Mechanism) -> str:
-    """Its name on the data set's menu, or its six numbers as `1-0.5-0-0-0-0`."""
-    return _named(dataset, mechanism) or "-".join(f"{number:g}" for number in mechanism)
+    """Its name on the data set's menu, or its six numbers as `1_0.5_0_0_0_0`."""
+    return _named(dataset, mechanism) or "_".join(f"{number:g}" for number in mechanism)
 
 
 def short_name(dataset: str, mechanism: Mechanism) -> str:

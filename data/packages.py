@@ -61,7 +61,11 @@ CLIENTS: dict[str, tuple[str, ...]] = {
 
 def other_sources(dataset: str, source: str) -> str:
     """The sources that ``dataset`` has besides ``source``, as on the command line: "--source official or --source DIR"."""
-    there = {"official": dataset not in NOT_DOWNLOADABLE, "packages": all(part in PACKAGES for part in MADE_OF.get(dataset, (dataset,))), "DIR": True}
+    there = {
+        "official": dataset not in NOT_DOWNLOADABLE,
+        "packages": all(part in PACKAGES for part in MADE_OF.get(dataset, (dataset,))),
+        "DIR": True,
+    }
     return " or ".join(f"--source {kind}" for kind, has in there.items() if has and kind != source)
 
 

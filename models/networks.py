@@ -3,7 +3,8 @@
 import importlib
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -42,13 +43,21 @@ class Network(nn.Module):
             x_nchw = block(x_nchw)
         return x_nchw
 
+    def levels(self, x_nchw: Tensor) -> list[Tensor]:
+        """Levels 1 to the last, and the output behind them, of one forward pass of the images (N, 3, H, W)."""
+        found = []
+        for block in self.blocks:
+            x_nchw = block(x_nchw)
+            found.append(x_nchw)
+        return found
+
     def activate(self, x_nchw: Tensor, start: int = 0) -> Activations:
         """From level `start`, at most that of the classifier, to the output, with what enters the classifier."""
         penultimate = self(x_nchw, start, -1)
         return Activations(penultimate, self(penultimate, -1))
 
 
-NetworkBuilder = Callable[[int, float], Network]
+NetworkBuilder = Callable[..., Network]
 ModuleBuilder = Callable[[int, float, int], nn.Module]
 AutoencoderBuilder = Callable[[int, float], Network]
 Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
@@ -59,7 +68,10 @@ _autoencoder_builders: dict[str, AutoencoderBuilder] = {}
 
 
 def network(model: str) -> Callable[[NetworkBuilder], NetworkBuilder]:
-    """Decorator: registers `build(classes, width) -> Network` as the architecture of that name in `info_dicts.MODELS`."""
+    """Decorator: registers `build(classes, width) -> Network` as the architecture of that name in `info_dicts.MODELS`.
+
+    One that has a `depth` there is built by `build(classes, width, depth)`.
+    """
     return lambda build: _register(_network_builders, model, build)
 
 
@@ -76,14 +88,20 @@ def autoencoder(model: str) -> Callable[[AutoencoderBuilder], AutoencoderBuilder
     return lambda build: _register(_autoencoder_builders, model, build)
 
 
-def build_network(model: str, classes: int, width: float = 1.0) -> Network:
+def build_network(model: str, classes: int, width: float = 1.0, depth: int | None = None) -> Network:
     """Return a freshly initialised network of an architecture in `info_dicts.MODELS`, drawn from torch's global generator.
 
-    `width` multiplies every hidden number of channels and units (see `scaled`); 1 gives the published network.
-    Raises ValueError for an architecture that is not on the menu, InputError for one that no file builds.
+    `width` multiplies every hidden number of channels and units (see `scaled`); 1 gives the published network. `depth` is for architectures that
+    have one on the menu, by default that. Raises ValueError for an architecture that is not on the menu and for a depth that it has not, InputError for
+    one that no file builds.
     """
-    _choice(model)
-    return _find(_network_builders, model, "network")(classes, width)
+    choice = _choice(model)
+    build = _find(_network_builders, model, "network")
+    if "depth" in choice.facts:
+        return build(classes, width, choice.depth if depth is None else depth)
+    if depth is not None:
+        raise ValueError(f"{model} has no depth to choose, got {depth}")
+    return build(classes, width)
 
 
 def build_module(model: str, level: int, width: float = 1.0, kernels: str = "published", size: int | None = None) -> nn.Module:
@@ -121,6 +139,17 @@ def scaled(channels: int, width: float) -> int:
 def count_parameters(part: nn.Module) -> int:
     """The number of parameters, frozen or not, of a network or module (buffers are not parameters)."""
     return sum(parameter.numel() for parameter in part.parameters())
+
+
+@contextmanager
+def as_tested(network: nn.Module) -> Iterator[None]:
+    """A context in which a network is in eval mode, so that images of a batch do not meet in its batch norms; then in its mode again."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
 
 
 def width_for(model: str, classes: int, parameters: int) -> float:
@@ -167,7 +196,8 @@ def _choice(model: str) -> info_dicts.Choice:
 
 def _check_size(choice: info_dicts.Choice, size: int) -> int:
     if size not in choice.sizes:
-        raise ValueError(f"{choice} takes images of {' or '.join(map(str, choice.sizes))} pixels, not {size}")
+        sizes = f"{choice.sizes[0]} to {choice.sizes[-1]}" if isinstance(choice.sizes, range) else " or ".join(map(str, choice.sizes))
+        raise ValueError(f"{choice} takes images of {sizes} pixels, not {size}")
     return size
 
 

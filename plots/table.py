@@ -84,14 +84,30 @@ def add_epochs(rows: Rows, constant: Mapping[str, Any], epochs: Sequence[Mapping
     stages = [row["stage"] for row in epochs]
     layers = ["" if stage == "train" else stage.removeprefix("search-level") for stage in stages]
     prefixes = ["" if stage == "train" else "search_" for stage in stages]
-    # Parts that classify nothing have no accuracy.
-    for key in [key for key in CURVES if epochs and key in epochs[0]]:
-        split, metric = CURVES[key]
-        values = [row[key] for row in epochs]
-        metrics = [prefix + metric for prefix in prefixes]
-        rows.add(
-            constant, values, split=split, epoch=[row["epoch"] for row in epochs], step=list(range(len(epochs))), layer=layers, metric=metrics
-        )  # fmt: skip
+    for key, (split, metric) in CURVES.items():
+        # Parts that classify nothing have no accuracy; rows of iterations have no curves.
+        own = [step for step, row in enumerate(epochs) if key in row]
+        if own:
+            rows.add(
+                constant, [epochs[step][key] for step in own], split=split, epoch=[epochs[step]["epoch"] for step in own], step=own,
+                layer=[layers[step] for step in own], metric=[prefixes[step] + metric for step in own],
+            )  # fmt: skip
+    add_counterfactual(rows, constant, epochs)
+
+
+def add_counterfactual(rows: Rows, constant: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> None:
+    """Tests on counterfactual sets: `split` is `test/<set>`; those on all images, after an epoch, have its number, those on the first ones none."""
+    tests = [(step, row) for step, row in enumerate(epochs) if "counterfactual" in row]
+    if not tests:
+        return
+    steps = [step for step, _ in tests]
+    numbers = [row["epoch"] if "valid_loss" in row else np.nan for _, row in tests]
+    if all("iteration" in row for _, row in tests):
+        rows.add(constant, [row["iteration"] for _, row in tests], split="train", epoch=numbers, step=steps, metric="iteration")
+    for name, first in tests[0][1]["counterfactual"].items():
+        for metric in first:
+            values = [row["counterfactual"][name][metric] for _, row in tests]
+            rows.add(constant, values, split=f"test/{name}", epoch=numbers, step=steps, metric=metric)
 
 
 def name_systems(table: pd.DataFrame) -> pd.Series:

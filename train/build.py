@@ -46,7 +46,7 @@ def build(entry: object) -> Experiment:
         missing = f"missing; allowed: {', '.join(f'{number} {name}' for number, name in info_dicts.DATASETS.items())}"
         raise FieldError("dataset", str(error) if "dataset" in raw else missing) from None
     raw.setdefault("model", dataset.model)
-    if issubclass(cls, Trained):
+    if issubclass(cls, Trained) and cls.model_fields["augmentation"].is_required():
         raw.setdefault("augmentation", dataset.augmentation)
     for key, method in cls.nested.items():
         if isinstance(raw.get(key), Mapping):

@@ -43,6 +43,8 @@ class Experiment(BaseModel):
     recipe: ClassVar[int] = 1
     # Prerequisites that an entry describes in a nested dict: key -> method.
     nested: ClassVar[dict[str, str]] = {}
+    # Whether its images carry corruptions, which are made for square ones.
+    corrupted: ClassVar[bool] = True
 
     dataset: Annotated[str, from_menu("dataset")]
     method: Annotated[str, from_menu("method")]
@@ -66,6 +68,9 @@ class Experiment(BaseModel):
         if dataset.shape[-1] not in model.sizes:
             fitting = ", ".join(m for m in info_dicts.MODELS.values() if dataset.shape[-1] in m.sizes)
             raise ValueError(f"model: {model} takes no images of {dataset.shape[-1]} px ({dataset}); allowed: {fitting}")
+        if self.corrupted and (dataset.shape[-1] != dataset.shape[-2] or dataset.shape[-1] == 1):
+            square = ", ".join(d for d in info_dicts.DATASETS.values() if d.shape[-1] == d.shape[-2] > 1)
+            raise ValueError(f"dataset: {self.method} needs square images, {dataset} has none; allowed: {square}")
         images = self.evaluation.images
         if images and (images % dataset.classes or images > (self.split_size or images)):
             most = f", at most {self.split_size}" if self.split_size else ""
@@ -195,6 +200,8 @@ def canonical_value(name: str, value: Any) -> Any:
 class Trained(Experiment):
     """A network trained by SGD with momentum, cosine annealing stepped once per epoch, best weights by validation loss."""
 
+    anneal: ClassVar[Literal["epoch", "iteration"]] = "epoch"
+
     augmentation: Annotated[str, from_menu("augmentation")]
     epochs: Annotated[Whole, Field(ge=1)] = 200
     batch_size: Annotated[Whole, Field(ge=1)] = 256
@@ -202,6 +209,15 @@ class Trained(Experiment):
     lr: Annotated[Number, Field(gt=0)]
     momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[Number, Field(ge=0)] = 5e-4
+
+    @model_validator(mode="after")
+    def _augmented(self) -> "Trained":
+        if self.corrupted and self.choice("augmentation").cues:
+            allowed = ", ".join(name for name in info_dicts.AUGMENTATIONS.values() if not name.cues)
+            raise ValueError(
+                f"augmentation: {self.augmentation} is for images that carry cues (Teacher, Student); allowed for {self.method}: {allowed}"
+            )
+        return self
 
     def bits(self) -> list[str]:
         return [*super().bits(), f"lr{self.lr:g}"]

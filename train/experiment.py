@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from data.compositions import ELEMENTALS
+from train.cue_experiments import Student, Teacher
 from train.entry import Experiment, Trained, canonical_value
 from train.fields import (
     Corruptions,
@@ -17,6 +18,9 @@ from train.fields import (
     from_menu,
     read_corruptions,
 )  # fmt: skip
+
+# The kinds of experiments by their methods' names; those under cues stand in a file of their own.
+__all__ = ["Student", "Teacher"]
 
 
 class Identity(Trained):

@@ -21,6 +21,7 @@ MENUS: dict[str, Mapping[int, str]] = {
     "corruptions": info_dicts.CORRUPTIONS,
     "severities": info_dicts.CORRUPTIONS,
     "augmentation": info_dicts.AUGMENTATIONS,
+    "loss": info_dicts.LOSSES,
 }
 
 

@@ -1,6 +1,7 @@
 """The one training loop: stages, epochs, schedule, validation, best weights, checkpoint and exact resume, progress, logging.
 
-SGD with momentum; the learning rate follows a cosine from lr to 0 over the experiment's epochs, stepped once per epoch. The weights
+SGD with momentum; the learning rate follows a cosine from lr to 0 (or the experiment's final_lr) over the experiment's epochs, stepped once per epoch, or
+per iteration for experiments that say so. The weights
 kept are those with the lowest validation loss, the later of equals. Killed at any moment and started again, a run on the
 same number of CPU threads ends with the same bits: generator states, data order, sums of the epoch so far and best-so-far are part of the
 checkpoint. Told to stop (SIGTERM), it finishes the step, writes a checkpoint and raises Interrupted.
@@ -43,9 +44,9 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def learning_rate(lr: float, epoch: int, epochs: int) -> float:
-    """Cosine annealing from lr at epoch 0 towards 0 at epoch `epochs`."""
-    return lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+def learning_rate(lr: float, step: int, steps: int, final: float = 0.0) -> float:
+    """Cosine annealing from lr at step 0 towards `final` at step `steps` (of epochs, or of iterations)."""
+    return final + (lr - final) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def generator_states(device: torch.device) -> dict[str, Tensor]:
@@ -173,10 +174,10 @@ class Loop:
                 )
         network = training.network
         network.load_state_dict(best["network"])
-        facts = self.method.facts(self.results)
-        save_weights(self.run.directory, network, facts)
+        facts, product = self.method.facts(self.results), self.method.product(network)
+        save_weights(self.run.directory, product, facts)
         return facts | {
-            "parameters": count_parameters(network),
+            "parameters": count_parameters(product),
             "image_steps": self.image_steps,
             "search_trials": len(self.stages) - 1,
             "best_epoch": best["epoch"],
@@ -197,6 +198,8 @@ class Loop:
             training.restore(resumed)
             bar.update(training.epoch)
         while training.epoch < stage.epochs:
+            if training.epoch == training.batch == 0:
+                self.watch(training, 0)
             row = self.epoch(training, batches)
             validation = {key: row[key] for key in VALIDATION if key in row}
             training.epoch += 1
@@ -207,11 +210,9 @@ class Loop:
             last = training.epoch == stage.epochs
             if last:
                 self.results[stage.name] = validation
-            self.run.log(row)
-            self.log(row, len(self.rows))
-            self.rows.append(row)
+            self.note(row)
             bar.update()
-            bar.set_postfix_str(f"{stage.name}, {describe(row)}")
+            bar.set_postfix_str(", ".join(filter(None, [stage.name, describe(row), self.method.describe(row)])))
             if last or time.perf_counter() - self.saved_at > SAVE_RATIO * self.save_seconds:
                 self.save(training)
         return training
@@ -219,12 +220,12 @@ class Loop:
     def epoch(self, training: Training, batches: Batches) -> dict[str, Any]:
         """One epoch of training, from where it stands, and its validation, as a row of metrics.jsonl."""
         network, optimizer = training.network, training.optimizer
-        lr = learning_rate(self.experiment.lr, training.epoch, self.experiment.epochs)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        lr = self.rate(training, batches)
         before, start = training.seconds, time.perf_counter()
         network.train()
         for batch in batches.epoch(training.epoch, training.batch):
+            if self.experiment.anneal == "iteration":
+                lr = self.rate(training, batches)
             step = self.step(network, batch)
             optimizer.zero_grad(set_to_none=True)
             step.loss.backward()
@@ -232,6 +233,9 @@ class Loop:
             training.sums.add(step, batch.labels_n)
             training.batch += 1
             training.seconds = before + time.perf_counter() - start
+            looked = time.perf_counter()
+            self.watch(training, training.epoch * batches.steps() + training.batch)
+            start += time.perf_counter() - looked
             if interrupt.told() or time.perf_counter() - self.saved_at > SAVE_SECONDS:
                 self.save(training)
                 self.stop_if_told(training)
@@ -248,6 +252,9 @@ class Loop:
                     self.stop_if_told(training)
                 valid.add(self.method.loss(network, batch), batch.labels_n)
         means |= valid.means("valid")
+        found = self.method.examine(network)
+        if found:
+            found["iteration"] = (training.epoch + 1) * batches.steps()
         if not (math.isfinite(means["train_loss"]) and math.isfinite(means["valid_loss"])):
             raise Diverged(
                 f"{self.experiment.name}: the loss is not finite in {training.stage.name}, epoch {training.epoch + 1}; "
@@ -260,10 +267,34 @@ class Loop:
             "epoch": training.epoch + 1,
             "left": sum(stage.epochs for stage in self.stages[training.number :]) - training.epoch - 1,
             **means,
+            **found,
             "lr": lr,
             "images_per_second": training.sums.rows / training.seconds,
             "seconds": self.seconds,
         }
+
+    def rate(self, training: Training, batches: Batches) -> float:
+        """The learning rate of the epoch or iteration that comes, which the optimizer is told."""
+        e = self.experiment
+        done, steps = training.epoch, e.epochs
+        if e.anneal == "iteration":
+            done, steps = done * batches.steps() + training.batch, steps * batches.steps()
+        lr = learning_rate(e.lr, done, steps, getattr(e, "final_lr", 0.0))
+        for group in training.optimizer.param_groups:
+            group["lr"] = lr
+        return lr
+
+    def watch(self, training: Training, iteration: int) -> None:
+        """Notes what the method finds of the network after an iteration, if it looks."""
+        found = self.method.watch(training.network, iteration)
+        if found is not None:
+            self.note({"stage": training.stage.name, "epoch": training.epoch + 1, "iteration": iteration, **found})
+
+    def note(self, row: dict[str, Any]) -> None:
+        """Appends a row to metrics.jsonl, and tells W&B."""
+        self.run.log(row)
+        self.log(row, len(self.rows))
+        self.rows.append(row)
 
     def step(self, network: nn.Module, batch: Batch) -> Step:
         """The loss of a training batch, under autocast where the experiment's precision is bfloat16."""

@@ -78,8 +78,8 @@ class Method:
         """The trainings of this method, in order; the last one's best weights are the run's. A system has none."""
         return [Stage("train", self.experiment.epochs)] if isinstance(self.experiment, Trained) else []
 
-    def batches(self) -> Batches:
-        """The batches of every stage."""
+    def batches(self) -> Any:
+        """The batches of every stage: `Batches`, or what gives `epoch`, `steps` and `validation` like them."""
         e: Trained = self.experiment
         return Batches(
             self.dataset, self.views, e.batch_size, seed=e.seed, device=self.device,
@@ -97,6 +97,22 @@ class Method:
     def facts(self, results: dict[str, dict[str, float]]) -> dict[str, Any]:
         """What must be known beside the weights to build the network again."""
         return {}
+
+    def product(self, network: nn.Module) -> nn.Module:
+        """What is kept of a trained network: all of it, unless parts of it only serve the training."""
+        return network
+
+    def watch(self, network: nn.Module, iteration: int) -> dict[str, Any] | None:
+        """What is found of a network before its first iteration (0) and after others, as a row; None where nothing is looked at."""
+        return None
+
+    def examine(self, network: nn.Module) -> dict[str, Any]:
+        """What is found of a network after an epoch, beside its validation."""
+        return {}
+
+    def describe(self, row: dict[str, Any]) -> str:
+        """What is told of an epoch's row beside its validation; empty for nothing."""
+        return ""
 
     @classmethod
     def system(cls, experiment: Any, device: torch.device) -> System:
@@ -138,5 +154,6 @@ def load_part(part: Part, experiment: Experiment, device: torch.device) -> Part:
 
 def load_network(experiment: Experiment, device: torch.device) -> Network:
     """The trained classifier of a finished run, frozen, in eval mode on the device."""
-    width = read_facts(experiment).get("width", 1.0)
-    return load_part(build_network(experiment.model, experiment.choice("dataset").classes, width), experiment, device)
+    facts = read_facts(experiment)
+    network = build_network(experiment.model, experiment.choice("dataset").classes, facts.get("width", 1.0), facts.get("depth"))
+    return load_part(network, experiment, device)

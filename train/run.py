@@ -161,9 +161,10 @@ def progress(directory: Path) -> str:
     """How far a running experiment is, from the rows of its finished epochs: epoch and minutes left at the pace of the last five."""
     if (directory / "done.json").exists():
         return f"evaluation, {len(list(directory.glob('evaluation/*.parts/*.npz')))} parts done"
-    rows = read_jsonl(directory / "metrics.jsonl")
-    if not rows or "left" not in rows[-1]:
-        return f"epoch {len(rows) + 1}"
+    # The rows of epochs: others are of iterations.
+    rows = [row for row in read_jsonl(directory / "metrics.jsonl") if "left" in row]
+    if not rows:
+        return "epoch 1"
     recent = rows[-6:]
     pace = (recent[-1]["seconds"] - recent[0]["seconds"]) / (len(recent) - 1) if len(recent) > 1 else recent[0]["seconds"]
     total = len(rows) + rows[-1]["left"]

@@ -66,26 +66,36 @@ class Subject(ABC):
 # Raised when a W&B run is to hold more: records of before count as incomplete, and `python -m train sync` sends them again.
 FORM = 2
 CURVES = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
-PLAIN = ("epoch", "lr", "images_per_second")
+PLAIN = ("epoch", "iteration", "lr", "images_per_second")
 
 
 def values_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of metrics.jsonl as W&B's values: training curves, or those of a level of the search."""
+    """A row of metrics.jsonl as W&B's values: training curves, or those of a level of the search; of counterfactual sets `counterfactual/<set>/<metric>`."""
     curves = {key.replace("_", "/", 1): row[key] for key in CURVES if key in row}
     if row["stage"] != "train":
         curves = {f"search/{row['stage'].removeprefix('search-')}/{key}": value for key, value in curves.items()}
-    return curves | {key: row[key] for key in PLAIN}
+    counterfactual = {
+        f"counterfactual/{name}/{metric}": value for name, own in row.get("counterfactual", {}).items() for metric, value in own.items()
+    }
+    return curves | counterfactual | {key: row[key] for key in PLAIN if key in row}
 
 
 def row_of(values: Mapping[str, Any]) -> dict[str, Any] | None:
     """The row of metrics.jsonl that W&B's values of a step tell, as far as `values_of` tells it; None where they are no epoch's."""
-    stage, found = "train", {}
+    stage = "train"
+    found: dict[str, Any] = {}
+    counterfactual: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
         words = key.split("/")
-        if "_".join(words[-2:]) in CURVES:
+        if words[0] == "counterfactual" and len(words) == 3:
+            counterfactual.setdefault(words[1], {})[words[2]] = value
+        elif "_".join(words[-2:]) in CURVES:
             found["_".join(words[-2:])] = value
             stage = f"search-{words[1]}" if words[0] == "search" else stage
-    return {"stage": stage} | found | {key: values[key] for key in PLAIN if key in values} if found else None
+    if not found and not counterfactual:
+        return None
+    found |= {"counterfactual": counterfactual} if counterfactual else {}
+    return {"stage": stage} | found | {key: values[key] for key in PLAIN if key in values}
 
 
 class ExperimentSubject(Subject):
