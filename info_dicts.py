@@ -292,8 +292,10 @@ COUNTERFACTUALS = {
     "Slabs": (0, 1, 2, 3, 6),
 }
 
-# What is computed of finished systems: `python -m analysis NAME CONFIG`.
+# What is computed of finished runs: `python -m analysis NAME CONFIG`. `cues`: of teachers and students on counterfactual sets; else of systems on compositions.
 ANALYSES = {
-    0: Choice("invariance"),
-    1: Choice("deephys"),
+    0: Choice("invariance", cues=False),
+    1: Choice("deephys", cues=False),
+    2: Choice("saliency", cues=True),
+    3: Choice("features", cues=True),
 }

@@ -5,6 +5,8 @@
     python -m analysis invariance configs/demo.yaml --images 200   on fewer images (the first of every class), kept beside the others
     python -m analysis invariance configs/demo.yaml --epochs=1     of a list with the overrides that it was run with
     python -m analysis deephys configs/demo.yaml --index 18        files for Deephys: images and units before and after every module
+    python -m analysis saliency configs/distill_demo.yaml          of teachers and students: which pixels their answers move with, on counterfactual images
+    python -m analysis features configs/distill_demo.yaml          their penultimate units, for: python -m plots tsne
 
 Results go to analyses/<analysis>/ in the run directories. What is there is not computed again; systems that share pixels are analysed in one pass.
 """
@@ -24,6 +26,7 @@ from pathlib import Path
 import info_dicts
 from errors import Arguments, InputError, RunError, report_errors
 from train import interrupt
+from train.cue_experiments import Teacher, UnderCues
 from train.entry import Experiment
 from train.lists import Entry, label, read, read_overrides
 from train.needs import require_data
@@ -38,12 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument("--images", metavar="N", help="how many images, the first of every class (default: those of the evaluation)")
     options, rest = arguments.parse_known_args(argv)
     interrupt.listen()
-    images = [] if options.images is None else [f"--evaluation.images={options.images}"]
-    return report_errors(lambda: analyse(options.analysis, options.config, options.index, [*rest, *images]))
+    return report_errors(lambda: analyse(options.analysis, options.config, options.index, rest, options.images))
 
 
-def analyse(analysis: str, config: str, indices: str | None, rest: Sequence[str]) -> None:
+def analyse(analysis: str, config: str, indices: str | None, rest: Sequence[str], images: str | None = None) -> None:
     """Analyses the finished systems of a list and names those that are not finished; InputError where none is."""
+    if next(choice for choice in info_dicts.ANALYSES.values() if choice == analysis).cues:
+        analyse_under_cues(analysis, config, indices, rest, images)
+        return
+    rest = [*rest, *([] if images is None else [f"--evaluation.images={images}"])]
     entries = choose_systems(config, read(config, read_overrides(rest), indices), chosen=indices is not None)
     ready = [entry for entry in entries if finished(entry.experiment)]
     if not ready:
@@ -61,6 +67,55 @@ def analyse(analysis: str, config: str, indices: str | None, rest: Sequence[str]
             for experiment in members:
                 stack.enter_context(locked(experiment.directory / "analyses"))
             analyse_group(analysis, members)
+
+
+def analyse_under_cues(analysis: str, config: str, indices: str | None, rest: Sequence[str], images: str | None) -> None:
+    """Analyses the finished teachers and students of a list and names those that are not finished; InputError where none is."""
+    if images is not None and not (images.isdigit() and int(images)):
+        raise InputError(f"--images {images}: must be a whole number from 1")
+    entries = read(config, read_overrides(rest), indices)
+    able = [entry for entry in entries if isinstance(entry.experiment, UnderCues)]
+    if not able or (indices is not None and len(able) < len(entries)):
+        other = next(entry for entry in entries if entry not in able)
+        raise InputError(f"{config}: {label(other)} is no teacher or student; {analysis} takes those")
+    ready = [entry for entry in able if finished(entry.experiment)]
+    if not ready:
+        raise InputError(f"{config}: no finished run to analyse; train them with: {' '.join(['python -m train', config, *rest])}")
+    for entry in able:
+        if entry not in ready:
+            print(f"{label(entry)}: left out, it is {state(entry.experiment).name}")
+    require_data(ready)
+    for experiment in {entry.experiment.hash: entry.experiment for entry in ready}.values():
+        assert isinstance(experiment, UnderCues)
+        with locked(experiment.directory / "analyses"):
+            analyse_one_under_cues(analysis, experiment, images)
+
+
+def analyse_one_under_cues(analysis: str, experiment: UnderCues, images: str | None) -> None:
+    """Analyses one teacher or student on its counterfactual sets, and prints where the results are."""
+    from analysis.analyses import UNDER_CUES
+    from data import datasets
+    from data.cue_batches import CounterfactualSet
+    from train.loop import choose_device
+    from train.method import load_network
+
+    kind = UNDER_CUES[analysis]
+    number = int(images) if images else kind.images
+    folder = experiment.directory / "analyses" / analysis / f"test-{number}"
+    there = folder.exists()
+    if not there:
+        dataset, device = datasets.load(experiment.dataset), choose_device(experiment.device)
+        networks = {
+            "teacher" if isinstance(part, Teacher) else "student": load_network(part, device)
+            for part in (experiment, *experiment.requires())
+        }
+        sets = {name: CounterfactualSet(dataset, own, device, fast=number) for name, own in experiment.tested_on.items()}
+        remove_leftovers([folder.parent])
+        unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        unfinished.mkdir(parents=True)
+        kind.run(networks, sets, experiment.dataset, unfinished)
+        unfinished.rename(folder)
+    print(f"{experiment.name}: {'done already' if there else 'done'}, in {folder}")
 
 
 def choose_systems(config: str, entries: Sequence[Entry], chosen: bool) -> list[Entry]:

@@ -1,13 +1,15 @@
 """The analyses by their names on the menu. A new one is a line here, a line in `info_dicts.ANALYSES` and a file beside."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from analysis import activations, deephys
+from analysis import activations, deephys, features, saliency
 from analysis.walk import Data, System
+from data.cue_batches import CounterfactualSet
+from models.networks import Network
 
 # (systems, data, an output for each system, device, called after every composition of a chunk of images)
 Run = Callable[[Sequence[System], Data, Sequence[Path], torch.device, Callable[[], object]], None]
@@ -25,6 +27,22 @@ class Analysis:
     singles: bool = False
 
 
+# (student and teacher, or one network, by name; counterfactual sets by name; data set; a folder)
+RunUnderCues = Callable[[Mapping[str, Network], Mapping[str, CounterfactualSet], str, Path], None]
+
+
+@dataclass(frozen=True)
+class UnderCues:
+    """An analysis of a teacher, or of a student beside its teacher, and on how many images of each set unless the command says otherwise."""
+
+    run: RunUnderCues
+    images: int
+
+
+UNDER_CUES: dict[str, UnderCues] = {
+    "saliency": UnderCues(saliency.run, 10),
+    "features": UnderCues(features.run, 1000),
+}
 ANALYSES: dict[str, Analysis] = {
     "invariance": Analysis(activations.collect, ".h5"),
     "deephys": Analysis(deephys.export, singles=True),

@@ -6,7 +6,7 @@ python -m configs modules --module.lr=0.1,0.01 --epochs=20 --out configs/mine.ya
 
 Several values, with commas between them, make a grid. `dataset` and `seed` take the place of the list's own, PART.KEY changes a
 hyperparameter of a part wherever it stands (parts: identity, crossentropy, contrastive, backbone, module, manual, autoencoder,
-classifier, router), any other key stands in every entry.
+classifier, router), any other key, of lists of teachers and students also dotted (teacher.lr), stands in every entry.
 """
 
 import re
@@ -18,7 +18,6 @@ from typing import Any
 import yaml
 
 from configs.lists import LISTS
-from configs.recipes import RECIPES
 from configs.searches import SEARCHES, sweep_text
 from configs.studies import write
 from errors import Arguments, InputError, report_errors
@@ -50,7 +49,7 @@ def run(name: str | None, out: Path | None, rest: Sequence[str]) -> None:
         return
     if out is None or out.resolve() in {*(FOLDER / f"{own}.yaml" for own in LISTS), *(SWEEPS / f"{own}.yaml" for own in SEARCHES)}:
         raise InputError("--out must name a file of your own: a varied list does not take the place of a committed one")
-    blocks = LISTS[name].entries(out.stem, read_choices(rest))
+    blocks = LISTS[name].entries(out.stem, read_choices(name, rest))
     for entry in (entry for _, entries in blocks for entry in entries):
         try:
             build(entry)
@@ -66,7 +65,7 @@ def committed(name: str) -> str:
     return write(f"configs/{name}.yaml", study.time, study.expect, study.entries(name))
 
 
-def read_choices(arguments: Sequence[str]) -> dict[str, list[Any]]:
+def read_choices(name: str, arguments: Sequence[str]) -> dict[str, list[Any]]:
     """`--seed=1,2 --module.lr=0.1` as values by key; InputError where an argument has another form or a data set has no recipe."""
     choices: dict[str, list[Any]] = {}
     for argument in arguments:
@@ -82,8 +81,9 @@ def read_choices(arguments: Sequence[str]) -> dict[str, list[Any]]:
     except ValueError as error:
         raise InputError(f"--dataset: {error}") from None
     for dataset in names:
-        if dataset not in RECIPES:
-            raise InputError(f"--dataset={dataset}: no hyperparameters in configs/recipes.py; there are some for {', '.join(RECIPES)}")
+        if dataset not in LISTS[name].recipes:
+            able = ", ".join(LISTS[name].recipes)
+            raise InputError(f"--dataset={dataset}: there are no hyperparameters of {name} for it in configs/; there are some for {able}")
     return choices | ({"dataset": names} if names else {})
 
 

@@ -1,5 +1,6 @@
 """The committed lists, by name."""
 
+from configs.distillation import CUE_LISTS, CueStudy
 from configs.recipes import RECIPES
 from configs.studies import Study, contrastive, crossentropy, identity, imgspace, manual, modules, routing
 from train.entry import SEEDS
@@ -9,7 +10,7 @@ SEVEN_ROWS = (
 )
 CLAIM = "no table was published, and the list has not been run at this length"
 
-LISTS = {
+STUDIES = {
     "demo": Study(
         # Autoencoders early: the classifier that waits for them trains beside the others, not after them.
         [identity, imgspace, crossentropy, contrastive, modules],
@@ -82,3 +83,4 @@ LISTS = {
         recipe=RECIPES["FashionMNIST-mini"] | {"module": RECIPES["FashionMNIST-mini"]["module"] | {"search_epochs": 1}},
     ),
 }
+LISTS: dict[str, Study | CueStudy] = {**STUDIES, **CUE_LISTS}

@@ -38,6 +38,7 @@ RECIPES: dict[str, Recipe] = {
     "MNIST": EMNIST,
     "FashionMNIST": EMNIST,
     "CIFAR10": CIFAR10,
+    "CIFAR100": CIFAR10,
     "EMNIST": EMNIST,
     "FaceScrub": FACESCRUB,
     "ORL": FACESCRUB,

@@ -78,6 +78,7 @@ class Study:
     common: Fields = field(default_factory=dict)
     # Parts of the recipe that this study changes.
     recipe: Recipe = field(default_factory=dict)
+    recipes: Mapping[str, Any] = field(default_factory=lambda: RECIPES)
 
     def parts(self) -> list[str]:
         """The parts of a recipe that stand in this list."""

@@ -116,11 +116,15 @@ class CounterfactualSet:
     def __len__(self) -> int:
         return len(self.scene)
 
-    def fast(self) -> Tensor:
-        """The network inputs of the chosen images; their grey levels are made once."""
+    def levels(self) -> Tensor:
+        """The chosen images (N, C, H, W) as they are stored; they are made once."""
         if self._levels is None:
             self._levels = self.cues.render(self.scene.take(self.chosen))
-        return self.to_network(self._levels)
+        return self._levels
+
+    def fast(self) -> Tensor:
+        """The network inputs of the chosen images."""
+        return self.to_network(self.levels())
 
     def batches(self) -> Iterator[Tensor]:
         """The network inputs of all images, in the order of the scene."""
