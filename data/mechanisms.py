@@ -85,7 +85,8 @@ def chances(dataset: str) -> tuple[float, float]:
 
 def mechanism_name(dataset: str, mechanism: Mechanism) -> str:
     """Its name on the data set's menu, or its six numbers as `1_0.5_0_0_0_0`."""
-    return _named(dataset, mechanism) or "_".join(f"{number:g}" for number in mechanism)
+    # A plain string, which checkpoints can hold.
+    return str(_named(dataset, mechanism) or "_".join(f"{number:g}" for number in mechanism))
 
 
 def short_name(dataset: str, mechanism: Mechanism) -> str:

@@ -62,7 +62,7 @@ def build_part(cls: type[Experiment], key: str, method: str, raw: Mapping[str, A
     """The nested prerequisite `key` of an entry, with what it inherits."""
     part_class = experiment_class(method)
     known = {*part_class.model_fields, *part_class.nested, *getattr(part_class, "hands_down", ())}
-    inherited = {name: raw[name] for name in INHERITED if name in raw and name in known}
+    inherited = {name: raw[name] for name in INHERITED if name in raw and name in known and name not in part_class.by_itself}
     try:
         given = {name: value for name, value in cls.part(key, raw).items() if value is not None}
         if raw[key].get("method", method) not in (method, number_of("method", method)):

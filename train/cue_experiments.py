@@ -16,6 +16,8 @@ class UnderCues(Trained):
     """A network trained on images that carry cues: SGD, cosine annealing from lr to final_lr stepped once per iteration."""
 
     corrupted: ClassVar[bool] = False
+    # A student's augmentation asks for no other teacher.
+    by_itself: ClassVar[tuple[str, ...]] = ("augmentation",)
     anneal: ClassVar[Literal["epoch", "iteration"]] = "iteration"
 
     augmentation: Annotated[str, from_menu("augmentation")] = "None"

@@ -43,6 +43,8 @@ class Experiment(BaseModel):
     recipe: ClassVar[int] = 1
     # Prerequisites that an entry describes in a nested dict: key -> method.
     nested: ClassVar[dict[str, str]] = {}
+    # Fields that it does not inherit although others do.
+    by_itself: ClassVar[tuple[str, ...]] = ()
     # Whether its images carry corruptions, which are made for square ones.
     corrupted: ClassVar[bool] = True
 

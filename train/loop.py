@@ -169,9 +169,9 @@ class Loop:
                     continue
                 training = self.train_stage(number, stage, batches, state if state is not None and number == state["stage"] else None, bar)
                 best = training.best
-                bar.write(
-                    f"{stage.name}: {stage.epochs} epochs, kept epoch {best['epoch']} with {describe(best)}; {self.seconds:.0f} s so far"
-                )
+                kept = f"{stage.epochs} epochs, kept epoch {best['epoch']} with {describe(best)}"
+                last = self.method.describe(self.rows[-1])
+                bar.write(f"{stage.name}: {kept}; {f'last {last}; ' if last else ''}{self.seconds:.0f} s so far")
         network = training.network
         network.load_state_dict(best["network"])
         facts, product = self.method.facts(self.results), self.method.product(network)
