@@ -1,4 +1,4 @@
-"""The committed sweep files, by name: grids over the hyperparameters that the paper searched, the same number of trials for every method."""
+"""The committed sweep files, by name: grids over the hyperparameters that the paper searched, the same number of trials for every method; searches of students."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 import info_dicts
+from configs.distillation import RECIPES as CUE_RECIPES
 from configs.recipes import PUBLISHED, RECIPES
 from configs.studies import Fields
 from train.build import experiment_class
@@ -34,18 +35,23 @@ class Search:
     dataset: str
     method: str
     metric: str
-    searched: Mapping[str, Sequence[float]]
+    # Values, or a distribution as W&B writes it.
+    searched: Mapping[str, Sequence[float] | Fields]
     time: str
     expect: str
     fixed: Fields = field(default_factory=dict)
     part: str = ""
     rests_on: str = ""
+    strategy: str = "grid"
+    run_cap: int | None = None
 
     def parameters(self) -> dict[str, Fields]:
         """The parameters of the sweep file, by dotted name."""
         winner = {self.part: f"runs/sweeps/{self.rests_on}/best.yaml"} if self.rests_on else {}
         constants = {"dataset": self.dataset, "method": self.method, "seed": SEED, **self.fixed, **winner}
-        return {key: {"value": value} for key, value in constants.items()} | {key: {"values": [*own]} for key, own in self.searched.items()}
+        return {key: {"value": value} for key, value in constants.items()} | {
+            key: own if isinstance(own, dict) else {"values": [*own]} for key, own in self.searched.items()
+        }  # fmt: skip
 
 
 # Of an epoch on 2 cores: a network on clean images, on seven views, a module, an autoencoder.
@@ -106,7 +112,7 @@ def published(dataset: str) -> dict[str, Search]:
     }  # fmt: skip
 
 
-SEARCHES = {
+PAPER_SEARCHES = {
     "demo_step_one": Search(
         "FashionMNIST-mini", "Identity", CLEAN, {"lr": (0.0003, 0.001, 0.003, 0.01, 0.1, 1.0)},
         time="6 trials of 10 epochs: 1 min on 2 cores that had other work, too; no GPU.",
@@ -122,6 +128,44 @@ SEARCHES = {
 } | {name: search for dataset in PUBLISHED for name, search in published(dataset).items()}  # fmt: skip
 
 
+def of_students(dataset: str, loss: str, searched: Mapping[str, Sequence[float] | Fields], time: str, expect: str, **more: Any) -> Search:
+    """A search of students on images that carry all cues, taught by a teacher of images without, by their accuracy on validation images."""
+    own, teacher = CUE_RECIPES[dataset][loss], CUE_RECIPES[dataset]["teacher"]
+    mechanisms = {"FashionMNIST-mini": ("B", "P"), "Dominoes": ("CIFAR10_FashionMNIST_Box", "CIFAR10")}[dataset]
+    fixed = CUE_RECIPES[dataset]["common"] | {"mechanism": mechanisms[0], "loss": loss} | own
+    fixed |= {"teacher": {"mechanism": mechanisms[1]} | teacher}
+    fixed = {key: value for key, value in (fixed | more.pop("fixed", {})).items() if key not in searched}
+    return Search(dataset, "Student", "valid/accuracy", searched, time, expect, fixed=fixed, **more)
+
+
+HALF_DAYS = "each trains a teacher, once, and a student of 20 epochs of 625 steps; for GPUs. On 2 cores an epoch takes minutes."
+STUDENT_SEARCHES = {
+    "distill_cue_fraction": of_students(
+        "FashionMNIST-mini", "Base", {"cue_fraction": (0.0, 0.25, 0.5, 0.75, 1.0)},
+        time="5 trials, each a student of 8 epochs, after one teacher: TIME.",
+        expect="EXPECT",
+    ),
+    "dominoes_contrastive": of_students(
+        "Dominoes", "Contrastive",
+        {
+            "contrast_temperature": {"distribution": "uniform", "min": 0.01, "max": 1.0},
+            "lr": {"distribution": "log_uniform_values", "min": 0.01, "max": 0.3},
+            "alpha": {"distribution": "log_uniform_values", "min": 0.01, "max": 0.75},
+        },
+        time=f"30 trials, {HALF_DAYS}", expect="Expect no number yet, for this search has not been run.", strategy="bayes", run_cap=30,
+    ),
+    "dominoes_jacobian": of_students(
+        "Dominoes", "Jacobian", {"alpha": (0.01, 0.03, 0.07, 0.1, 0.13, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)},
+        time=f"14 trials, {HALF_DAYS}", expect="Expect no number yet, for this search has not been run.",
+    ),
+    "dominoes_architecture": of_students(
+        "Dominoes", "Base", {"width": (1.0, 2.0, 3.0, 5.0, 10.0), "depth": (8, 14, 20, 32, 62)},
+        time=f"25 trials, {HALF_DAYS}", expect="Expect no number yet, for this search has not been run.",
+    ),
+}  # fmt: skip
+SEARCHES = PAPER_SEARCHES | STUDENT_SEARCHES
+
+
 def sweep_text(name: str) -> str:
     """The text of a committed sweep file: three header lines (the command, the time, what to expect), then a W&B sweep."""
     search = SEARCHES[name]
@@ -135,7 +179,8 @@ def sweep_text(name: str) -> str:
             "",
             f"name: {name}",
             "project: palimpsest",
-            "method: grid",
+            f"method: {search.strategy}",
+            *([f"run_cap: {search.run_cap}"] if search.run_cap else []),
             f"metric: {{name: {search.metric}, goal: {goal}}}",
             f"command: {COMMAND}",
             "parameters:",

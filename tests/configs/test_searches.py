@@ -11,13 +11,13 @@ from configs import __main__ as command
 from configs.__main__ import FOLDER, SWEEPS, main
 from configs.lists import LISTS
 from configs.recipes import PUBLISHED, RECIPES
-from configs.searches import SEARCHES, sweep_text
+from configs.searches import PAPER_SEARCHES, SEARCHES, sweep_text
 from train.entry import SEEDS
 from train.lists import parse
 from train.sweep.entry import entry_of, experiments_of
 from train.sweep.file import read_mapping, read_sweep
 
-FILES = {name: read_sweep(SWEEPS / f"{name}.yaml") for name in SEARCHES}
+FILES = {name: read_sweep(SWEEPS / f"{name}.yaml") for name in PAPER_SEARCHES}
 # The committed search of each method of the paper, after its data set's name, and the one that it rests on.
 CHAINS = {
     "CrossEntropy": ["crossentropy"],
@@ -64,7 +64,7 @@ def test_there_is_a_file_for_every_method_and_data_set_of_the_paper():
     systems = {str(method) for method in info_dicts.METHODS.values() if "oracle" in method.facts} - {"Identity"}
     assert set(CHAINS) == systems - {"Router"}
     expected = {f"{dataset.lower()}_{step}" for dataset in PUBLISHED for step in itertools.chain(*CHAINS.values())}
-    assert set(SEARCHES) == expected | {"demo_step_one", "demo_step_two"}
+    assert set(PAPER_SEARCHES) == expected | {"demo_step_one", "demo_step_two"}
 
 
 @pytest.mark.parametrize("dataset", PUBLISHED)
@@ -78,7 +78,7 @@ def test_every_method_has_twelve_trials(method, dataset):
     assert {constant(sweep, "dataset") for sweep in (last, *before)} == {dataset}
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", PAPER_SEARCHES)
 def test_a_file_is_a_search_of_its_name(name):
     sweep = FILES[name]
     assert (sweep.name, sweep.raw["project"], sweep.method) == (name, "palimpsest", "grid")
@@ -89,7 +89,7 @@ def test_a_file_is_a_search_of_its_name(name):
     assert len(set(hashes)) == len(hashes)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", PAPER_SEARCHES)
 def test_a_search_selects_as_the_paper_does(name):
     sweep = FILES[name]
     metrics = {"Identity": ("selection/clean_accuracy", "maximize"), "Autoencoder": ("selection/mse", "minimize")}
@@ -98,7 +98,7 @@ def test_a_search_selects_as_the_paper_does(name):
     assert sweep.early_terminate is None
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", PAPER_SEARCHES)
 def test_a_prerequisite_is_the_winner_of_a_committed_search(name):
     found = prerequisites(FILES[name])
     assert bool(found) == ("step_two" in name)
@@ -135,7 +135,7 @@ def test_the_published_values_are_among_the_points(dataset):
         assert f"({', '.join(said)})" in (SWEEPS / f"{sweep.name}.yaml").read_text().splitlines()[2]
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", PAPER_SEARCHES)
 def test_small_learning_rates_come_first(name):
     sweep = FILES[name]
     (key,) = [key for key in sweep.searched if key.rpartition(".")[2] == "lr"]
@@ -144,7 +144,7 @@ def test_small_learning_rates_come_first(name):
     assert len(set(lrs)) >= 3
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", PAPER_SEARCHES)
 def test_wandb_reads_the_same_numbers(name):
     """W&B reads YAML 1.1, in which 1e-3 is a word."""
     text = (SWEEPS / f"{name}.yaml").read_text()
@@ -152,7 +152,7 @@ def test_wandb_reads_the_same_numbers(name):
     assert all(isinstance(point[key], float) for point in FILES[name].points() for key in FILES[name].searched)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", PAPER_SEARCHES)
 def test_three_header_lines_say_command_time_and_numbers(name):
     first, second, third, empty = (SWEEPS / f"{name}.yaml").read_text().splitlines()[:4]
     steps = [*prerequisites(FILES[name]).values(), name]
