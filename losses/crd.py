@@ -1,8 +1,10 @@
 """Contrastive representation distillation with memory banks (CRD; Tian, Krishnan and Isola, ICLR 2020, arXiv 1910.10699)."""
 
+import math
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import logsigmoid, normalize
 
 from losses.embedded_contrastive import Embeddings
 
@@ -19,8 +21,8 @@ class CRD(nn.Module):
         -( log[ P+ / (P+ + c) ] + sum over k of log[ c / (Pk + c) ] )
 
     is averaged over the batch, and the loss is the sum of both sides. After each training step the banks move to the new embeddings:
-    momentum * old + (1 - momentum) * new, divided by its norm. Banks and Z are buffers; negatives come from torch's global generator.
-    K is at most n_images.
+    momentum * old + (1 - momentum) * new, divided by its norm. Banks and Z are buffers, which in eval mode stay as they are; negatives come from
+    torch's global generator. K is at most n_images. Raises ValueError unless temperature > 0, 0 <= momentum <= 1 and K and n_images are at least 1.
     """
 
     def __init__(
@@ -34,17 +36,23 @@ class CRD(nn.Module):
         momentum: float = 0.5,
     ):
         super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature is positive, not {temperature}")
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"momentum is in 0..1, not {momentum}")
+        if min(negatives, n_images) < 1:
+            raise ValueError(f"negatives and images are at least 1, not {negatives} and {n_images}")
         self.embeddings = Embeddings(student_units, teacher_units, dim)
         self.negatives, self.temperature, self.momentum = min(negatives, n_images), temperature, momentum
         # Uniform in a cube, as published; rows are of length 1 after their first update.
         bound = (dim / 3) ** -0.5
         self.student_bank_me: Tensor
         self.teacher_bank_me: Tensor
-        self.z_2: Tensor
+        self.log_z_2: Tensor
         self.register_buffer("student_bank_me", (2 * torch.rand(n_images, dim) - 1) * bound)
         self.register_buffer("teacher_bank_me", (2 * torch.rand(n_images, dim) - 1) * bound)
-        # Of the student's and the teacher's side; 0 until the first batch.
-        self.register_buffer("z_2", torch.zeros(2))
+        # Of the student's and the teacher's side; NaN until the first batch. Logarithms, since at low temperatures Z is more than float32 holds.
+        self.register_buffer("log_z_2", torch.full((2,), torch.nan))
 
     def forward(self, student_nu: Tensor, teacher_nu: Tensor, index_n: Tensor) -> Tensor:
         """The loss of features (N, ...) of the images `index` (N,) in 0..n_images-1; in training the banks are updated."""
@@ -54,8 +62,7 @@ class CRD(nn.Module):
     def against(self, student_nu: Tensor, teacher_nu: Tensor, index_n: Tensor, negatives_nk: Tensor) -> Tensor:
         """The loss with given negatives (N, K)."""
         with torch.autocast(index_n.device.type, enabled=False):
-            kind = self.student_bank_me.dtype
-            student_ne, teacher_ne = self.embeddings(student_nu.to(kind), teacher_nu.to(kind))
+            student_ne, teacher_ne = self.embeddings(student_nu, teacher_nu)
             rows_nj = torch.cat([index_n[:, None], negatives_nk], dim=1)
             loss = self._side(0, student_ne, self.teacher_bank_me, rows_nj) + self._side(1, teacher_ne, self.student_bank_me, rows_nj)
             if self.training:
@@ -71,14 +78,17 @@ class CRD(nn.Module):
             dots_nj = (own_ne @ bank_me.clone().T).gather(1, rows_nj)
         else:
             dots_nj = torch.einsum("ne,nje->nj", own_ne, bank_me[rows_nj])
-        scores_nj = (dots_nj / self.temperature).exp()
+        scores_nj = dots_nj / self.temperature
         with torch.no_grad():
-            z = torch.where(self.z_2[side] == 0, scores_nj.mean() * n_images, self.z_2[side])
-            self.z_2[side] = z
-        p_nj = scores_nj / z
+            first = scores_nj.flatten().logsumexp(0) + math.log(n_images / rows_nj.numel())
+            log_z = torch.where(self.log_z_2[side].isnan(), first, self.log_z_2[side])
+            if self.training:
+                self.log_z_2[side] = log_z
         noise = (rows_nj.shape[1] - 1) / n_images
-        positive = (p_nj[:, 0] / (p_nj[:, 0] + noise + EPSILON)).log()
-        negative = (noise / (p_nj[:, 1:] + noise + EPSILON)).log().sum(1)
+        # log P - log(c + epsilon): with it, P / (P + c + epsilon) is a sigmoid, and so is 1 minus that.
+        odds_nj = scores_nj - log_z - math.log(noise + EPSILON)
+        positive = logsigmoid(odds_nj[:, 0])
+        negative = (logsigmoid(-odds_nj[:, 1:]) + math.log(noise / (noise + EPSILON))).sum(1)
         return -(positive + negative).mean()
 
     @torch.no_grad()

@@ -2,7 +2,9 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy
+
+from losses.feature_matching import unit_rows
 
 
 class Embeddings(nn.Module):
@@ -13,8 +15,11 @@ class Embeddings(nn.Module):
         self.student, self.teacher = nn.Linear(student_units, dim), nn.Linear(teacher_units, dim)
 
     def forward(self, student_nu: Tensor, teacher_nu: Tensor) -> tuple[Tensor, Tensor]:
-        """Both as (N, dim), of features (N, ...), which are flattened."""
-        return normalize(self.student(student_nu.flatten(1)), dim=1), normalize(self.teacher(teacher_nu.flatten(1)), dim=1)
+        """Both as (N, dim), of features (N, ...), which are flattened; in the layers' own precision, under autocast too."""
+        with torch.autocast(student_nu.device.type, enabled=False):
+            kind = self.student.weight.dtype
+            student_ne, teacher_ne = self.student(student_nu.flatten(1).to(kind)), self.teacher(teacher_nu.flatten(1).to(kind))
+            return unit_rows(student_ne), unit_rows(teacher_ne)
 
 
 def contrastive_distillation_loss(student_ne: Tensor, teacher_ne: Tensor, temperature: float) -> Tensor:

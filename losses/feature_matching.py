@@ -15,9 +15,11 @@ class FeatureMatching(nn.Module):
         self.regressor = nn.Identity() if student_units == teacher_units else nn.Linear(student_units, teacher_units)
 
     def forward(self, student_nu: Tensor, teacher_nu: Tensor) -> Tensor:
-        """A scalar, of features (N, ...), which are flattened; a zero vector stays zero."""
-        student, teacher = unit_rows(self.regressor(student_nu.flatten(1))), unit_rows(teacher_nu.flatten(1))
-        return (student - teacher).square().sum(1).mean()
+        """A scalar, of features (N, ...), which are flattened; a zero vector stays zero. In float32, under autocast too, or in float64."""
+        with torch.autocast(student_nu.device.type, enabled=False):
+            student_nu = student_nu.flatten(1).to(torch.promote_types(student_nu.dtype, torch.float32))
+            student, teacher = unit_rows(self.regressor(student_nu)), unit_rows(teacher_nu.flatten(1))
+            return (student - teacher).square().sum(1).mean()
 
 
 def unit_rows(rows_nd: Tensor) -> Tensor:
