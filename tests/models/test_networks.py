@@ -16,10 +16,17 @@ from errors import InputError
 from models import networks
 from models.networks import Network, build_autoencoder, build_module, build_network, count_parameters, scaled, width_for
 
+
+def has_parts(model: info_dicts.Choice) -> bool:
+    """Whether modules and autoencoders are made for an architecture."""
+    return bool(model.facts.get("parts", True))
+
+
 MODELS = list(info_dicts.MODELS.values())
-LEVELS = [pytest.param(model, level, id=f"{model}-{level}") for model in MODELS for level in range(model.blocks)]
+WITH_PARTS = [model for model in MODELS if has_parts(model)]
+LEVELS = [pytest.param(model, level, id=f"{model}-{level}") for model in WITH_PARTS for level in range(model.blocks)]
 # Where weights are drawn and run and the published width is no part of the claim: the same code with a sixteenth of the parameters.
-QUICK = {"InceptionV3": 0.25}
+QUICK = {"InceptionV3": 0.25, "ResNet18": 0.25, "ResNet50": 0.25}
 
 # Level 1 to the last, and the logits.
 SHAPES = {
@@ -54,6 +61,11 @@ def seeded() -> Iterator[None]:
 def images(model: info_dicts.Choice, number: int = 4) -> Tensor:
     size = model.sizes[0]
     return torch.rand(number, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def some_sizes(model: info_dicts.Choice) -> list[int]:
+    """All sizes of a model that names them; of a range the least, which is padded or not, an odd and an even one."""
+    return [model.sizes[0], 33, 64] if isinstance(model.sizes, range) else list(model.sizes)
 
 
 def quick_network(model: str, classes: int = 10) -> Network:
@@ -195,7 +207,7 @@ def test_a_published_module_cut_to_its_kernels_centres_is_the_fitted_one(
             assert int((kernel.grad.abs().amax((0, 1)) > 0).sum()) == seen
 
 
-@pytest.mark.parametrize("model", MODELS, ids=str)
+@pytest.mark.parametrize("model", WITH_PARTS, ids=str)
 def test_all_other_modules_are_fitted_as_published(model: info_dicts.Choice) -> None:
     smaller = {(level, size) for name, level, size, _, _ in FITTED if name == model}
     with torch.device("meta"):
@@ -223,7 +235,7 @@ def test_blocks_and_sizes_are_those_of_the_menu(model: info_dicts.Choice) -> Non
     network = quick_network(model, 7).eval()
     assert len(network.blocks) == model.blocks
     assert isinstance(network.blocks[-1], nn.Linear)
-    for size in model.sizes:
+    for size in some_sizes(model):
         assert network(torch.zeros(2, 3, size, size)).shape == (2, 7)
 
 
@@ -253,7 +265,7 @@ def test_a_module_keeps_the_shape_of_its_level_and_is_trained(model: info_dicts.
 
 
 @pytest.mark.parametrize("width", [0.02, 0.4, 1.5])
-@pytest.mark.parametrize("model", MODELS, ids=str)
+@pytest.mark.parametrize("model", WITH_PARTS, ids=str)
 def test_networks_and_modules_of_one_width_fit(model: info_dicts.Choice, width: float) -> None:
     with torch.device("meta"):
         network = build_network(model, 10, width)
@@ -307,7 +319,7 @@ AUTOENCODERS = {
 }
 
 
-@pytest.mark.parametrize("model", MODELS, ids=str)
+@pytest.mark.parametrize("model", WITH_PARTS, ids=str)
 def test_parameters_and_code_of_autoencoders(model: info_dicts.Choice) -> None:
     with torch.device("meta"):
         autoencoder = build_autoencoder(model, model.sizes[0])
@@ -317,7 +329,7 @@ def test_parameters_and_code_of_autoencoders(model: info_dicts.Choice) -> None:
 
 
 @pytest.mark.parametrize("width", [0.02, 0.4, 1.0, 1.5])
-@pytest.mark.parametrize("model", MODELS, ids=str)
+@pytest.mark.parametrize("model", WITH_PARTS, ids=str)
 def test_autoencoders_give_images_back_in_their_size(model: info_dicts.Choice, width: float) -> None:
     for size in model.sizes:
         with torch.device("meta"):
@@ -339,7 +351,7 @@ def test_autoencoders_of_images_in_a_range_stay_in_it(model: str, bounded: bool)
     assert (0.99 < largest <= 1) if bounded else largest > 2
 
 
-@pytest.mark.parametrize("model", MODELS, ids=str)
+@pytest.mark.parametrize("model", WITH_PARTS, ids=str)
 def test_every_parameter_of_an_autoencoder_is_trained(model: info_dicts.Choice) -> None:
     autoencoder, x = build_autoencoder(model, model.sizes[0]).train(), images(model)
     nn.functional.mse_loss(autoencoder(x), -x).backward()
@@ -349,7 +361,7 @@ def test_every_parameter_of_an_autoencoder_is_trained(model: info_dicts.Choice) 
 def test_dropout_of_autoencoders() -> None:
     maps = nn.Dropout2d
     assert rates(build_autoencoder("EMNISTNet", 28)) == [(maps, 0.1), (maps, 0.3), (maps, 0.5), (maps, 0.5), (maps, 0.3)]
-    for model in MODELS:
+    for model in WITH_PARTS:
         if model != "EMNISTNet":
             assert rates(build_autoencoder(model, model.sizes[0], 0.1)) == []
 
@@ -386,8 +398,10 @@ def test_the_callers_seed_decides_the_weights(model: info_dicts.Choice) -> None:
     def weights(seed: int) -> Tensor:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            modules = [quick_module(model, level) for level in range(model.blocks)]
-            parts = [quick_network(model), *modules, build_autoencoder(model, model.sizes[0], QUICK.get(model, 1.0))]
+            parts = [quick_network(model)]
+            if has_parts(model):
+                parts += [quick_module(model, level) for level in range(model.blocks)]
+                parts += [build_autoencoder(model, model.sizes[0], QUICK.get(model, 1.0))]
         return torch.cat([parameter.detach().flatten() for part in parts for parameter in part.parameters()])
 
     assert torch.equal(weights(1), weights(1))
