@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from analysis.files import create
-from data.cue_batches import CHUNK, CounterfactualSet
+from data.cue_batches import CounterfactualSet
 from models.networks import Network
 
 
@@ -17,7 +17,6 @@ def run(networks: Mapping[str, Network], sets: Mapping[str, CounterfactualSet], 
         file.attrs["dataset"] = dataset
         for name, own in sets.items():
             file[f"{name}/label"] = own.scene.labels[own.chosen].cpu().numpy()
-            inputs = own.fast()
             for key, network in networks.items():
-                units = torch.cat([network.activate(chunk).penultimate_nu.flatten(1) for chunk in inputs.split(CHUNK)])
+                units = torch.cat([network.activate(chunk).penultimate_nu.flatten(1) for chunk in own.fast()])
                 file.create_dataset(f"{name}/{key}", data=units.float().cpu().numpy(), compression="gzip")

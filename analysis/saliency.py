@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from analysis.files import create
 from data.class_names import class_names
-from data.cue_batches import CHUNK, CounterfactualSet
+from data.cue_batches import CounterfactualSet
 
 
 def saliency(network: nn.Module, images_nchw: Tensor) -> Tensor:
@@ -33,8 +33,7 @@ def run(networks: Mapping[str, nn.Module], sets: Mapping[str, CounterfactualSet]
     images: dict[str, NDArray[np.generic]] = {}
     labels: dict[str, NDArray[np.int64]] = {}
     for name, own in sets.items():
-        inputs = own.fast()
-        maps = {key: torch.cat([saliency(network, chunk) for chunk in inputs.split(CHUNK)]) for key, network in networks.items()}
+        maps = {key: torch.cat([saliency(network, chunk) for chunk in own.fast()]) for key, network in networks.items()}
         found[name] = {key: values.cpu().numpy() for key, values in maps.items()}
         images[name], labels[name] = own.levels().cpu().numpy(), own.scene.labels[own.chosen].cpu().numpy()
     with create(folder / "saliency.h5") as file:

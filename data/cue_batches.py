@@ -18,8 +18,8 @@ from data.datasets import DataSet
 from data.mechanisms import Mechanism
 from data.noise import derive
 
-# Images that go through a network at once where nothing is trained.
-CHUNK = 500
+# Values of images that go through a network at once where nothing is trained: what a core's cache is for; a GPU has more.
+CHUNK_VALUES = {"cpu": 400_000, "cuda": 6_400_000}
 # What Union adds: the same images without cues.
 PLAIN = Mechanism(1.0, 0.0, 0.0)
 
@@ -31,6 +31,11 @@ class CueBatch(Batch):
     rows_n: Tensor
     others_n: Tensor | None = None
     share_n: Tensor | None = None
+
+
+def chunk_size(images_nchw: Tensor) -> int:
+    """How many images of this size go through a network at once where nothing is trained."""
+    return max(1, CHUNK_VALUES.get(images_nchw.device.type, CHUNK_VALUES["cpu"]) // images_nchw[0].numel())
 
 
 class CueBatches:
@@ -80,7 +85,7 @@ class CueBatches:
 
     def validation(self) -> Iterator[CueBatch]:
         """The validation batches: the same pixels in every epoch, for every network and seed."""
-        for start, stop in spread(len(self.valid_scene), CHUNK):
+        for start, stop in spread(len(self.valid_scene), chunk_size(self.valid.images)):
             rows = torch.arange(start, stop, device=self.device)
             own = self.valid_scene.take(rows)
             yield CueBatch(self.to_network(self.valid.render(own)), own.labels, 1, rows)
@@ -122,13 +127,15 @@ class CounterfactualSet:
             self._levels = self.cues.render(self.scene.take(self.chosen))
         return self._levels
 
-    def fast(self) -> Tensor:
-        """The network inputs of the chosen images."""
-        return self.to_network(self.levels())
+    def fast(self) -> Iterator[Tensor]:
+        """The network inputs of the chosen images, in batches."""
+        levels = self.levels()
+        for start, stop in spread(len(levels), chunk_size(self.cues.images)):
+            yield self.to_network(levels[start:stop])
 
     def batches(self) -> Iterator[Tensor]:
         """The network inputs of all images, in the order of the scene."""
-        for start, stop in spread(len(self.scene), CHUNK):
+        for start, stop in spread(len(self.scene), chunk_size(self.cues.images)):
             rows = torch.arange(start, stop, device=self.scene.labels.device)
             yield self.to_network(self.cues.render(self.scene.take(rows)))
 

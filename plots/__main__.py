@@ -8,6 +8,13 @@
     python -m plots training_curves runs --out figures   the curves of every run in a folder, and the level searches
     python -m plots invariance configs/demo.yaml         after: python -m analysis invariance configs/demo.yaml
     python -m plots report configs/demo.yaml             all of these in one HTML file
+
+    python -m plots cue_reliance configs/distill_demo.yaml          accuracy with a cue less accuracy with the cue random
+    python -m plots mechanism_heat_map configs/distill_demo.yaml    students by their data's and their teacher's mechanism, for each counterfactual set
+    python -m plots mechanism_curves configs/distill_demo.yaml      the same against the iteration
+    python -m plots mechanism_conditions configs/distill_demo.yaml  students under eight conditions
+    python -m plots tsne configs/distill_demo.yaml                  features in the plane; after: python -m analysis features configs/distill_demo.yaml
+
     python -m plots sweep configs/sweeps/demo_step_one.yaml   the trials of a search, also as ENTITY/PROJECT/SWEEP
 
     python -m plots summary configs/demo.yaml --epochs=1 a list with the overrides that it was run with

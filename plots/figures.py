@@ -5,7 +5,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from plots import box_plot, effects, heat_map, invariance, paired, report, summary, sweep, training_curves
+from plots import (
+    box_plot,
+    cue_reliance,
+    effects,
+    heat_map,
+    invariance,
+    mechanism_conditions,
+    mechanism_curves,
+    mechanism_heat_map,
+    paired,
+    report,
+    summary,
+    sweep,
+    training_curves,
+    tsne,
+)
 from plots.results import Results
 
 Draw = Callable[[Results, Path], list[Path]]
@@ -17,6 +32,11 @@ DRAWN: dict[str, Draw] = {
     "effects": effects.draw,
     "paired": paired.draw,
     "invariance": invariance.draw,
+    "cue_reliance": cue_reliance.draw,
+    "mechanism_heat_map": mechanism_heat_map.draw,
+    "mechanism_curves": mechanism_curves.draw,
+    "mechanism_conditions": mechanism_conditions.draw,
+    "tsne": tsne.draw,
 }
 FIGURES: dict[str, Draw] = {"summary": summary.summarize, **DRAWN, "report": partial(report.write, DRAWN)}
 # Figures of a search: of a sweep file (with the overrides that it was run with) or of a W&B sweep.

@@ -13,6 +13,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from errors import InputError
+from plots import cue_summary
 from plots.comparison import PAIRED, compare, differences
 from plots.points import accuracy_rows, comparable, means
 from plots.records import Record
@@ -31,6 +32,11 @@ CAPTIONS = {
     "effects": "What a corruption costs, what it costs to be the first, and what exchanging a pair changes.",
     "paired": "What a system gains over another on the same images, and on how many compositions it is significantly better or worse.",
     "training_curves": "Loss and accuracy by epoch (train dashed, valid solid), and validation accuracy by level where one was searched.",
+    "cue_reliance": "Accuracy where a cue tells the class less accuracy where it is random, by what a network was trained on and by whom.",
+    "mechanism_heat_map": "Students by the mechanism of their data (rows) and of their teacher's (columns), one map for each counterfactual set.",
+    "mechanism_curves": "Tests on the first images of every counterfactual set against the iteration, one line for each mechanism of the network's data.",
+    "mechanism_conditions": "Students by how what a test image tells relates to what their own and their teacher's images told.",
+    "tsne": "Penultimate units of teacher and student in the plane, coloured by class.",
     "invariance": "Invariance of the units before the classifier against accuracy on compositions, with Pearson's r and its 95 % interval.",
 }
 
@@ -43,7 +49,8 @@ def write(figures: Mapping[str, Draw], results: Results, folder: Path) -> list[P
     A figure that cannot be drawn is named with the reason. The same results give the same file. Returns the paths of the figures' files, and the page
     last. InputError where no run has been evaluated.
     """
-    if accuracy_rows(results).empty:
+    compositions, under_cues = not accuracy_rows(results).empty, cue_summary.sections(results)
+    if not compositions and not under_cues:
         raise results.unfinished("report")
     drawn, without = {}, {}
     for name, draw in figures.items():
@@ -59,10 +66,11 @@ def write(figures: Mapping[str, Draw], results: Results, folder: Path) -> list[P
         dates=describe_dates(results),
         missing=results.missing,
         smaller=len(results.smaller),
-        sets=describe_sets(results),
+        sets=describe_sets(results) if compositions else [],
         costs_title=COSTS_TITLE,
         costs_head=["system", "told", *COSTS.values()],
-        costs=describe_costs(results),
+        costs=describe_costs(results) if compositions else [],
+        under_cues=[dict(zip(("title", "table"), text.split("\n\n", 1))) for text in under_cues],
         figures=[embed(name, paths) for name, paths in drawn.items()],
         without=without,
         runs=[describe_run(record) for record in results.runs],

@@ -22,7 +22,20 @@ DPI = 200
 
 # Okabe and Ito (2008), with Tol's wine and indigo; a method's colour goes by its menu number. Those of systems, which stand side by side
 # as boxes, are told apart with any kind of colour blindness.
-PALETTE = ("#999999", "#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#0072B2", "#882255", "#332288", "#D55E00", "#000000")
+PALETTE = (
+    "#999999",
+    "#E69F00",
+    "#56B4E9",
+    "#CC79A7",
+    "#009E73",
+    "#0072B2",
+    "#882255",
+    "#332288",
+    "#D55E00",
+    "#000000",
+    "#44AA99",
+    "#F0E442",
+)
 HATCHES = ("", "//////", "......", "xxxxxx", "------", "oooooo")
 
 RC: Any = {

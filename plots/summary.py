@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from plots import box_plot
+from plots import box_plot, cue_reliance, cue_summary
 from plots.comparison import PAIRED, Comparison, compare, differences
 from plots.points import accuracy_rows, means
 from plots.results import Results, write_stdout
@@ -111,15 +111,27 @@ def describe_differences(values: pd.DataFrame) -> str:
 
 
 def summarize(results: Results, folder: Path) -> list[Path]:
-    """Prints the summary, writes its numbers as CSV and draws the box plot; returns the paths. InputError where runs are missing and none is evaluated."""
-    comparisons = compare("summary", results.runs, results.table)
-    if not comparisons and results.missing:
+    """Prints the summary, writes its numbers as CSV and draws the box plot (of teachers and students the reliance on cues); returns the paths.
+
+    InputError where runs are missing and none is evaluated.
+    """
+    comparisons, under_cues = compare("summary", results.runs, results.table), cue_summary.sections(results)
+    if not comparisons and not under_cues and results.missing:
         print(results.note, file=sys.stderr)
         raise results.unfinished("summary")
     missing = f"Missing: {results.gaps or 'nothing'}"
-    if not comparisons:
+    if under_cues:
+        write_stdout("\n\n".join([*under_cues, *([] if comparisons else [missing]), ""]) + "\n")
+    if not comparisons and not under_cues:
         write_stdout(f"{missing}\n")
         return []
+    paths = summarize_compositions(results, comparisons, missing, folder) if comparisons else []
+    paths += cue_summary.save_tables(results, folder)
+    return [*paths, *(cue_reliance.draw(results, folder) if len(cue_reliance.reliance(results)) else [])]
+
+
+def summarize_compositions(results: Results, comparisons: Sequence[Comparison], missing: str, folder: Path) -> list[Path]:
+    """The summary of systems on compositions."""
     found = means(results)
     values = [found[found["comparison"] == place].assign(comparison=comparison.title) for place, comparison in enumerate(comparisons)]
     paired = [differences(comparison) for comparison in comparisons]

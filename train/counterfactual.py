@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data.cue_batches import CHUNK, CounterfactualSet
+from data.cue_batches import CounterfactualSet
 from data.datasets import DataSet
 from losses.distillation import agreement_n, kl_n
 from models.networks import Network, as_tested
@@ -32,8 +32,7 @@ class CounterfactualTest:
         found = {}
         with as_tested(network), torch.inference_mode():
             for name, own in self.sets.items():
-                images = own.fast()
-                logits = torch.cat([network(chunk) for chunk in images.split(CHUNK)])
+                logits = torch.cat([network(images) for images in own.fast()])
                 found[name] = self._compare(name, own.chosen, logits)
         return read(found)
 

@@ -37,6 +37,8 @@ LIST = f"""
 - {{{_SYSTEM}, method: ModularSystem, backbone: {{lr: 0.05}}, module: {{level: auto, search_epochs: 2, lr: 0.05, weight: 0.1}}}}
 - {{{_SYSTEM}, method: ImgSpaceIdentity, autoencoder: {{lr: 0.05}}, classifier: {{lr: 0.05}}}}
 - {{{_SYSTEM}, method: ImgSpaceJoint, autoencoder: {{lr: 0.05}}, classifier: {{lr: 0.05}}}}
+- {{<<: *base, method: Teacher, mechanism: B}}
+- {{<<: *base, method: Student, mechanism: P, loss: CRD, augmentation: Mixup, teacher: {{mechanism: B, lr: 0.05}}}}
 """
 # How long a start may take on a busy machine before it counts as hanging, in seconds.
 PATIENCE = 300

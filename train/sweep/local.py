@@ -168,7 +168,9 @@ class Search:
         for key, opened in self.open.items():
             for row in opened.trial.rows()[opened.reported :] if key in self.started and not opened.pruned else ():
                 opened.reported += 1
-                worse = self.study.report(opened.asked, row["epoch"], row[self.sweep.metric.name.replace("/", "_")])
+                value = row.get(self.sweep.metric.name.replace("/", "_"))
+                # Rows between epochs do not have it.
+                worse = value is not None and self.study.report(opened.asked, row["epoch"], value)
                 if worse and key not in self.outcomes:
                     opened.pruned = True
                     pool.stop(key)
