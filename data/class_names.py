@@ -7,11 +7,19 @@ import info_dicts
 _DIGITS = tuple(string.digits)
 _GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
+_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_SHAPES = tuple(f"{hues} {shape}" for hues in ("warm", "cold") for shape in ("cube", "cylinder", "sphere", "pill"))
+
 CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "FashionMNIST-mini": _GARMENTS,
     "MNIST": _DIGITS,
     "FashionMNIST": _GARMENTS,
-    "CIFAR10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "Dominoes": _CIFAR10,
+    # By shape and half of the object's hues.
+    "3DShapes": _SHAPES,
+    "3DShapes-small": _SHAPES,
+    "Slabs": ("negative", "positive"),
+    "CIFAR10": _CIFAR10,
     # Lower-case letters that look like their capitals are one class with these.
     "EMNIST": (*_DIGITS, *string.ascii_uppercase, *"abdefghnqrt"),
     # The numbers in the files' names, or of the folders.

@@ -12,13 +12,18 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 import info_dicts
+from data.mapped import read_mapped, sign, write_mapped
 from data.packages import PACKAGES, prepare_command
+from data.shapes import note_of, read_published
+from data.shapes_render import blocks
+from data.slabs import slabs
 from data.sources import Parts, Source
 from errors import InputError
 
@@ -36,19 +41,21 @@ CONTENT_SHA256 = {
     "FashionMNIST": "8f96f474598b5e5a98108508491904f00ad534b0e613fc22f378d0e854b49c0e",
     "CIFAR10": "af43a44fcb92d6cefed0b87e912d6bb7fd5bad42c8c94e5a682fa8bf5fdd27a6",
     "Dominoes": "687840410ffd413cf63c89679c697cb91b05096b294d21eed732c656127829ea",
+    "3DShapes-small": "981cab23bd216c11d5306e568443920c8b28d4d61440909cd9db43c78ab283d6",
+    "Slabs": "39a91ee1b3500572f6a84ad3e59360ec791c2ad30cb914b6a1d77e0b3d456bce",
     "ORL": "ef4ffaa60495bab9cec854b05a77a088e39295761d9acdcdcad100ba16e27b1b",
 }
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 (N,C,H,W), labels int64 (N,) and ids int64 (N,).
+    """Images uint8 (N,C,H,W) (features float32 where the menu says so), labels int64 (N,) and ids int64 (N,).
 
     An id is the index of the image in the official part it came from: the train part for train and valid, the test part for test. Where there are
     no official parts it is the index among all images, class by class.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[Any]
     labels: NDArray[np.int64]
     ids: NDArray[np.int64]
 
@@ -74,6 +81,10 @@ class DataSet:
 
 
 Splits = Mapping[str, Split]
+
+
+# Data sets whose images stay in their file (data/mapped.py), and whether they need a source: the others are rendered.
+MAPPED = {"3DShapes": True, "3DShapes-small": False}
 
 
 @dataclass(frozen=True)
@@ -224,6 +235,17 @@ def orl(source: Source) -> Splits:
     return {split: _select(square, labels, ids) for split, ids in split_by_fraction(labels, one_in=5).items()}
 
 
+@dataset("Slabs", needs_source=False)
+def slabs_dataset(source: Source) -> Splits:
+    """Slabs (Shah et al. 2020), drawn by data/slabs.py."""
+    splits = {}
+    for number, (name, count) in enumerate(zip(SPLITS, _menu_entry("Slabs").counts)):
+        features, labels = slabs(count, seed=number)
+        order = np.argsort(labels, kind="stable")
+        splits[name] = Split(features[order], labels[order], order.astype(np.int64))
+    return splits
+
+
 def content_checksum(splits: Splits) -> str:
     """SHA-256 (hex) over the split's name, the array's name, type, shape and bytes, for every array of train, valid and test in this order."""
     digest = hashlib.sha256()
@@ -255,17 +277,35 @@ def prepare(name: str, source: str = "official", root: Path | None = None) -> Da
     if name in EMBEDDED:
         return load(name, root)
     root = root or data_root()
+    if name in MAPPED:
+        return _prepare_mapped(name, source, root)
     splits = RECIPES[name].make(Source(name, source, root / "downloads" / name))
     checksum = verify(name, splits, source)
     write(cache_path(name, root), name, splits, checksum, source)
     return DataSet(str(name), splits["train"], splits["valid"], splits["test"], checksum)
 
 
+def _prepare_mapped(name: str, source: str, root: Path) -> DataSet:
+    """The same for a data set whose images stay in their file."""
+    sizes, path = _menu_entry(name).factors, cache_path(name, root)
+    if MAPPED[name]:
+        published = Source(name, source, root / "downloads" / name).shapes_file()
+        if note := note_of(published):
+            print(f"{name}: {published} was {note}", file=sys.stderr)
+        images = read_published(published, sizes)
+    else:
+        source, images = "rendered", blocks(sizes)
+    write_mapped(path, name, sizes, images, source)
+    mapped, _ = read_mapped(path, sizes)
+    sign(path, verify(name, {split: Split(*mapped[split]) for split in SPLITS}, source))
+    return _read(path, name)
+
+
 def require(name: str, root: Path | None = None) -> None:
     """InputError, with the command that helps, where a data set has to be fetched before `load` can read it."""
     _menu_entry(name)
     path = cache_path(name, root)
-    if not path.exists() and name not in EMBEDDED and RECIPES[name].needs_source:
+    if not path.exists() and name not in EMBEDDED and (MAPPED.get(name) or RECIPES[name].needs_source):
         raise InputError(f"{name}: {path} is missing; run {prepare_command(name)}")
 
 
@@ -329,7 +369,7 @@ def _menu_entry(name: str) -> info_dicts.Choice:
     """The menu's line of ``name``, with its facts; InputError if it cannot be loaded."""
     for number, choice in info_dicts.DATASETS.items():
         if choice == name:
-            if name not in RECIPES and name not in EMBEDDED:
+            if not any(name in known for known in (RECIPES, EMBEDDED, MAPPED)):
                 raise InputError(f"data set {name} ({number} on the menu) has no function in data/datasets.py")
             return choice
     allowed = ", ".join(f"{number} {choice}" for number, choice in info_dicts.DATASETS.items())
@@ -345,12 +385,12 @@ def verify(name: str, splits: Splits, source: str) -> str:
     for split, count in zip(SPLITS, entry.counts or (None,) * len(SPLITS)):
         images, labels, ids = splits[split].images, splits[split].labels, splits[split].ids
         if (
-            images.dtype != np.uint8
+            images.dtype != entry.facts.get("dtype", "uint8")
             or labels.dtype != np.int64
             or ids.dtype != np.int64
             or not labels.shape == ids.shape == images.shape[:1]
         ):
-            raise ValueError(f"{name}/{split}: images must be uint8 (N,C,H,W), labels and ids int64 (N,)")
+            raise ValueError(f"{name}/{split}: images must be {entry.facts.get('dtype', 'uint8')} (N,C,H,W), labels and ids int64 (N,)")
         expected = (len(images) if count is None else count, *entry.shape)
         if images.shape != expected:
             raise InputError(f"{name} from {source}: {split} has shape {images.shape}, the menu says {expected}")
@@ -403,6 +443,9 @@ def write(path: Path, name: str, splits: Splits, checksum: str, source: str, chu
 
 def _read(path: Path, name: str) -> DataSet:
     """The content of a cache; one of the exceptions that `load` takes for damage if it is not as it was written."""
+    if name in MAPPED:
+        mapped, checksum = read_mapped(path, _menu_entry(name).factors)
+        return DataSet(str(name), Split(*mapped["train"]), Split(*mapped["valid"]), Split(*mapped["test"]), checksum)
     # Unlocked: a cache is never changed in place, and some network file systems refuse locks.
     with h5py.File(path, "r", locking=False) as file:
         splits = {split: Split(*(file[split][field][()] for field in ARRAYS)) for split in SPLITS}

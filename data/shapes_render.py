@@ -72,9 +72,8 @@ def _round(origin: Vector, direction: Vector, radius: float, height: float | Non
     start = np.where(inside > 0, (-b - root) / a, np.inf)
     end = np.where(inside > 0, (-b + root) / a, -np.inf)
     reached = np.where(inside > 0, start, 0.0)
-    return Span(
-        start, end, tuple((o + reached * d) / radius for o, d in ((origin[0], direction[0]), (up, rise), (origin[2], direction[2])))
-    )  # type: ignore[arg-type]
+    x, y, z = ((o + reached * d) / radius for o, d in ((origin[0], direction[0]), (up, rise), (origin[2], direction[2])))
+    return Span(start, end, (x, y, z))
 
 
 def _common(*spans: Span) -> Hit:

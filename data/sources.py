@@ -34,6 +34,8 @@ EMNIST_FILES = tuple(f"emnist-balanced-{part}-{kind}-ubyte" for part in ("train"
 CIFAR10_BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+# What its authors name; there is no published checksum, so its labels are checked.
+SHAPES_URL = "https://storage.googleapis.com/3d-shapes/3dshapes.h5"
 CIFAR100_PARTS = ("train", "test")
 CIFAR100_URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 CIFAR100_MD5 = "03b5dce01913d631647c71ecec9e9cb8"
@@ -60,6 +62,7 @@ LAYOUTS = {
     "idx": "DIR/{dataset}/raw/train-images-idx3-ubyte (or .gz) and the other three IDX files, or the same files in DIR itself",
     "cifar10": "DIR/cifar-10-batches-bin/data_batch_1.bin ... test_batch.bin or DIR/cifar-10-batches-py/data_batch_1 ... test_batch, or the same files in DIR itself",
     "cifar100": "DIR/cifar-100-binary/train.bin and test.bin or DIR/cifar-100-python/train and test, or the same files in DIR itself",
+    "3dshapes": "DIR/3dshapes.h5, as published",
     "emnist": "DIR/EMNIST/raw/emnist-balanced-{{train,test}}-{{images-idx3,labels-idx1}}-ubyte (or .gz, or the official gzip.zip), or the same files in DIR itself",
     "facescrub": f"DIR/FaceScrub/<id>_<n>.jpg, {FACESCRUB_PIXELS}x{FACESCRUB_PIXELS} RGB (101x101 is cut), ids {FACESCRUB_IDS[0]} to {FACESCRUB_IDS[-1]}, "
     f"at least {FACESCRUB_LEAST} images of each, or the same files in DIR itself",
@@ -111,6 +114,14 @@ class Source:
         }
         (train_images, train_labels), (test_images, test_labels) = readers.get(self.kind, self._local_cifar100)()
         return Parts(train_images, train_labels, test_images, test_labels)
+
+    def shapes_file(self) -> Path:
+        """The published HDF5 file of 3D Shapes."""
+        if self.kind == "packages":
+            self._refuse("3dshapes")
+        if self.kind == "official":
+            return self._download([SHAPES_URL], None, "3dshapes")
+        return self._local_file(self._folders("3dshapes"), ("3dshapes.h5",), "3dshapes")
 
     def of(self, dataset: str) -> "Source":
         """The same source of another data set, of which this one is made."""
@@ -238,7 +249,7 @@ class Source:
             members = _members(tar)
         return [parse_cifar_binary(members[f"{part}.bin"], label_bytes=2) for part in CIFAR100_PARTS]
 
-    def _download(self, urls: Sequence[str], md5: str, layout: str) -> Path:
+    def _download(self, urls: Sequence[str], md5: str | None, layout: str) -> Path:
         """The file at the first of ``urls`` that can be had, checked by MD5 and kept."""
         from data.torchvision_import import import_torchvision
 

@@ -18,8 +18,8 @@ Features = frozenset[str]
 CONDITIONS = ("Similarity", "Student TP", "Student", "Teacher SP", "Teacher", "Overlap", "Neither", "Other")
 # What they are, for the figure.
 MEANING = (
-    "Similarity: test = student = teacher; Student: test = student (TP: the teacher partly); Teacher: test = teacher (SP: the student partly); "
-    "Overlap: test = what both share; Neither: test shares nothing with either"
+    "What tells the class. Similarity: test = student = teacher; Student: test = student (TP: and a part of the teacher's);\n"
+    "Teacher: test = teacher (SP: and a part of the student's); Overlap: test = what both share; Neither: test shares nothing with either"
 )
 COLOURS = [colour for colour in PALETTE if colour != "#999999"]
 COLUMNS = 2
@@ -104,7 +104,7 @@ def draw_panel(axes: Axes, drawn: pd.DataFrame, there: list[str], colours: Mappi
                 values,
                 "o",
                 color=colour,
-                markersize=1.6,
+                markersize=2.4,
                 alpha=0.7,
                 markeredgewidth=0,
             )

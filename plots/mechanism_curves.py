@@ -72,9 +72,10 @@ def draw_curves(drawn: pd.DataFrame, dataset: str, title: str, metric: str) -> F
         panels[0, 0].set_ylim(0, 100)
     else:
         panels[0, 0].set_ylim(bottom=0)
-    figure.supxlabel("iteration", fontsize=7)
+    for axes in panels[-1]:
+        axes.set_xlabel("iteration")
     figure.supylabel(METRICS[metric][0], fontsize=7)
-    handles = [Line2D([], [], color=colour, label=f"data {name}") for name, colour in colours.items()]
+    handles = [Line2D([], [], color=colour, label=f"student's data {name}") for name, colour in colours.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(8, len(handles)))
     seeds = sorted(set(drawn["seeds"].tolist()))
     n = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"

@@ -1,0 +1,80 @@
+"""Data sets of factors whose images are mapped into memory from one uncompressed file, since they may be larger than the memory."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from data.shapes import PIXELS, Block, labels_of, split_ids
+from errors import InputError
+
+SPLITS = ("train", "valid", "test")
+
+
+def write_mapped(path: Path, name: str, sizes: Sequence[int], blocks: Iterator[Block], source: str) -> None:
+    """Writes the images of a grid of factors, which come as blocks of ids and images (n, 3, 64, 64), into one file in the order of the splits.
+
+    Blocks are held in memory one at a time. The file appears complete or not at all; its attribute `checksum` is to be set by `sign`. InputError where it
+    cannot be written.
+    """
+    count = int(np.prod(sizes))
+    ids = split_ids(count)
+    place = np.empty(count, np.int64)
+    place[np.concatenate(ids)] = np.arange(count)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(temporary, "w") as file:
+            # One array, so that a block is written at once; the splits are ranges of it.
+            images = file.create_dataset("images", (count, 3, PIXELS, PIXELS), np.uint8)
+            images[0] = 0
+            offset = images.id.get_offset()
+            file.attrs.update({"name": name, "source": source, "checksum": ""})
+        mapped = np.memmap(temporary, np.uint8, "r+", offset, (count, 3, PIXELS, PIXELS))
+        with tqdm(total=count, unit="image", desc=name, disable=None, leave=False) as bar:
+            for block_ids, block in blocks:
+                mapped[place[block_ids]] = block
+                bar.update(len(block_ids))
+        mapped.flush()
+        del mapped
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{name}: {path} cannot be written ({error.strerror or error}); PALIMPSEST_DATA names another folder") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def sign(path: Path, checksum: str) -> None:
+    """Notes the checksum of the content."""
+    with h5py.File(path, "r+") as file:
+        file.attrs["checksum"] = checksum
+
+
+def read_mapped(path: Path, sizes: Sequence[int]) -> tuple[dict[str, tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]], str]:
+    """Images (memory-mapped), labels and ids of every split, and the checksum that was noted.
+
+    Labels and ids follow from the grid. Raises ValueError or OSError where the file is not as it was written.
+    """
+    count = int(np.prod(sizes))
+    with h5py.File(path, "r", locking=False) as file:
+        images, checksum = file["images"], str(file.attrs["checksum"])
+        if images.shape != (count, 3, PIXELS, PIXELS) or images.dtype != np.uint8:
+            raise ValueError(f"its images are {images.dtype} {images.shape}, expected uint8 {(count, 3, PIXELS, PIXELS)}")
+        offset = images.id.get_offset()
+    if path.stat().st_size < offset + count * 3 * PIXELS**2:
+        raise ValueError("it is cut short")
+    # Copy on write: torch wants arrays that may be written to, and nothing ever gets into the file.
+    mapped = np.memmap(path, np.uint8, "c", offset, (count, 3, PIXELS, PIXELS))
+    splits, start = {}, 0
+    for name, ids in zip(SPLITS, split_ids(count)):
+        splits[name] = (mapped[start : start + len(ids)], labels_of(ids, sizes), ids)
+        start += len(ids)
+    return splits, checksum
