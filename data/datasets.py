@@ -305,7 +305,7 @@ def require(name: str, root: Path | None = None) -> None:
     """InputError, with the command that helps, where a data set has to be fetched before `load` can read it."""
     _menu_entry(name)
     path = cache_path(name, root)
-    if not path.exists() and name not in EMBEDDED and (MAPPED.get(name) or RECIPES[name].needs_source):
+    if not path.exists() and name not in EMBEDDED and (MAPPED[name] if name in MAPPED else RECIPES[name].needs_source):
         raise InputError(f"{name}: {path} is missing; run {prepare_command(name)}")
 
 

@@ -80,7 +80,9 @@ def test_both_fractions_hold_together(cues):
 def test_a_cue_that_is_rarer_than_by_chance_cannot_be_had(cue, chance):
     numbers = [1, 0, 0, 0, 0, 0]
     numbers[cue] = 0.05
-    with pytest.raises(ValueError, match=f"0.05 of 3DShapes cannot carry the cue .*: {chance} match by chance; allowed: 0, or {chance} to 1"):
+    with pytest.raises(
+        ValueError, match=f"0.05 of 3DShapes cannot carry the cue .*: {chance} match by chance; allowed: 0, or {chance} to 1"
+    ):
         read_mechanism("3DShapes", numbers)
 
 
