@@ -143,13 +143,14 @@ def count_parameters(part: nn.Module) -> int:
 
 @contextmanager
 def as_tested(network: nn.Module) -> Iterator[None]:
-    """A context in which a network is in eval mode, so that images of a batch do not meet in its batch norms; then in its mode again."""
-    training = network.training
+    """A context in which a network is in eval mode, so that images of a batch do not meet in its batch norms; then each of its parts in its mode again."""
+    modes = [(part, part.training) for part in network.modules()]
     network.eval()
     try:
         yield
     finally:
-        network.train(training)
+        for part, training in modes:
+            part.training = training
 
 
 def width_for(model: str, classes: int, parameters: int) -> float:
