@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import info_dicts
-from data.mapped import read_mapped, sign, write_mapped
+from data.mapped import forget, read_mapped, sign, write_mapped
 from data.packages import PACKAGES, prepare_command
 from data.shapes import note_of, read_published
 from data.shapes_render import blocks
@@ -30,6 +30,7 @@ from errors import InputError
 ROOT = Path(__file__).resolve().parent.parent
 SPLITS = ("train", "valid", "test")
 ARRAYS = ("images", "labels", "ids")
+HASHED = 8192  # rows at once
 
 # Data sets whose file is committed: read where it lies, never prepared.
 EMBEDDED = {"FashionMNIST-mini": ROOT / "data" / "embedded" / "FashionMNIST-mini.h5"}
@@ -251,9 +252,11 @@ def content_checksum(splits: Splits) -> str:
     digest = hashlib.sha256()
     for split in SPLITS:
         for field in ARRAYS:
-            array = np.ascontiguousarray(getattr(splits[split], field))
+            array = getattr(splits[split], field)
             digest.update(f"{split}/{field} {array.dtype.str} {array.shape}\n".encode())
-            digest.update(array.reshape(-1).view(np.uint8).data)
+            for start in range(0, len(array), HASHED):
+                digest.update(np.ascontiguousarray(array[start : start + HASHED]).reshape(-1).view(np.uint8).data)
+                forget(array)
     return digest.hexdigest()
 
 

@@ -1,9 +1,11 @@
 """Data sets of factors whose images are mapped into memory from one uncompressed file, since they may be larger than the memory."""
 
 import contextlib
+import mmap
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,6 +16,15 @@ from data.shapes import PIXELS, Block, labels_of, split_ids
 from errors import InputError
 
 SPLITS = ("train", "valid", "test")
+# Blocks after which their pages are written and given back.
+HELD = 16
+
+
+def forget(array: NDArray[Any]) -> None:
+    """Gives the pages of a memory map back to the system, which reads them again when they are needed; other arrays are left alone."""
+    mapping = getattr(array, "_mmap", None)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def write_mapped(path: Path, name: str, sizes: Sequence[int], blocks: Iterator[Block], source: str) -> None:
@@ -37,9 +48,12 @@ def write_mapped(path: Path, name: str, sizes: Sequence[int], blocks: Iterator[B
             file.attrs.update({"name": name, "source": source, "checksum": ""})
         mapped = np.memmap(temporary, np.uint8, "r+", offset, (count, 3, PIXELS, PIXELS))
         with tqdm(total=count, unit="image", desc=name, disable=None, leave=False) as bar:
-            for block_ids, block in blocks:
+            for number, (block_ids, block) in enumerate(blocks):
                 mapped[place[block_ids]] = block
                 bar.update(len(block_ids))
+                if number % HELD == HELD - 1:
+                    mapped.flush()
+                    forget(mapped)
         mapped.flush()
         del mapped
         with temporary.open("rb") as written:

@@ -62,7 +62,7 @@ LAYOUTS = {
     "idx": "DIR/{dataset}/raw/train-images-idx3-ubyte (or .gz) and the other three IDX files, or the same files in DIR itself",
     "cifar10": "DIR/cifar-10-batches-bin/data_batch_1.bin ... test_batch.bin or DIR/cifar-10-batches-py/data_batch_1 ... test_batch, or the same files in DIR itself",
     "cifar100": "DIR/cifar-100-binary/train.bin and test.bin or DIR/cifar-100-python/train and test, or the same files in DIR itself",
-    "3dshapes": "DIR/3dshapes.h5, as published",
+    "3dshapes": "DIR/3dshapes/3dshapes.h5 as published, or the same file in DIR itself",
     "emnist": "DIR/EMNIST/raw/emnist-balanced-{{train,test}}-{{images-idx3,labels-idx1}}-ubyte (or .gz, or the official gzip.zip), or the same files in DIR itself",
     "facescrub": f"DIR/FaceScrub/<id>_<n>.jpg, {FACESCRUB_PIXELS}x{FACESCRUB_PIXELS} RGB (101x101 is cut), ids {FACESCRUB_IDS[0]} to {FACESCRUB_IDS[-1]}, "
     f"at least {FACESCRUB_LEAST} images of each, or the same files in DIR itself",

@@ -77,7 +77,9 @@ def test_checksum_is_sha256_of_names_types_shapes_and_bytes():
 
 
 def test_every_data_set_on_the_menu_can_be_made():
-    assert {str(choice) for choice in info_dicts.DATASETS.values()} == datasets.RECIPES.keys() | datasets.EMBEDDED.keys()
+    assert {
+        str(choice) for choice in info_dicts.DATASETS.values()
+    } == datasets.RECIPES.keys() | datasets.EMBEDDED.keys() | datasets.MAPPED.keys()
 
 
 @pytest.mark.parametrize("name", [name for name, recipe in datasets.RECIPES.items() if recipe.needs_source])
@@ -89,7 +91,7 @@ def test_what_is_not_prepared_names_a_command_with_a_source_that_exists(tmp_path
     assert "\n" not in line
     official, packages = (f"prepare {name}`" in line, "--source packages" in line)
     assert official == (name not in ("FaceScrub", "ORL"))
-    assert packages == (name in datasets.PACKAGES)
+    assert packages == (name in {*datasets.PACKAGES, "Dominoes"})
     assert official or packages or "--source DIR" in line
 
 

@@ -35,7 +35,10 @@ from tests.data.synthetic import (
     zip_of,
 )
 
-FETCHED = [str(choice) for choice in info_dicts.DATASETS.values() if choice not in datasets.EMBEDDED]
+# Data sets that are made of files, their own or those of others.
+FETCHED = [name for name, recipe in datasets.RECIPES.items() if recipe.needs_source] + [
+    name for name, needs in datasets.MAPPED.items() if needs
+]
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -103,7 +106,8 @@ def test_the_official_zip_of_emnist_in_a_directory(tmp_path, layout):
 @pytest.mark.parametrize("kind", ["official", "packages"])
 @pytest.mark.parametrize("name", FETCHED)
 def test_a_source_that_a_data_set_has_not_names_those_that_it_has(tmp_path, name, kind):
-    absent = packages.NOT_DOWNLOADABLE if kind == "official" else {key: "" for key in FETCHED if key not in packages.PACKAGES}
+    packed = {*packages.PACKAGES, *packages.MADE_OF}
+    absent = packages.NOT_DOWNLOADABLE if kind == "official" else {key: "" for key in FETCHED if key not in packed}
     others = packages.other_sources(name, kind)
     assert f"--source {kind}" not in others
     assert "--source DIR" in others
@@ -118,7 +122,7 @@ def test_a_source_that_a_data_set_has_not_names_those_that_it_has(tmp_path, name
 def test_an_empty_directory_names_the_expected_layout(tmp_path, name):
     with pytest.raises(InputError) as error:
         datasets.prepare(name, str(tmp_path), tmp_path / "root")
-    assert_one_line(error, name, "expected is DIR/", "in DIR itself")
+    assert_one_line(error, packages.MADE_OF.get(name, (name,))[0], "expected is DIR/", "in DIR itself")
 
 
 def test_local_idx_errors(tmp_path):
