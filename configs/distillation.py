@@ -79,7 +79,7 @@ def slabs(fractions: Sequence[float]) -> Group:
 
 def name(dataset: str, mechanism: Any) -> Any:
     """A mechanism's name by its number; six numbers stay."""
-    return str(info_dicts.MECHANISMS[dataset][mechanism]) if isinstance(mechanism, int) else mechanism
+    return str(info_dicts.MECHANISMS[dataset][mechanism]) if isinstance(mechanism, int) else list(mechanism)
 
 
 @dataclass(frozen=True)
@@ -121,51 +121,51 @@ NOT_RUN = "the list has not been run at this length"
 CUE_LISTS = {
     "distill_demo": CueStudy(
         [teachers([1, 0]), students([1, 0], [1, 0], ["Base"]), labelled([1, 0])],
-        time="TIME",
-        expect="EXPECT",
+        time="2 to 3 minutes on 2 cores, no GPU: 6 teachers, 12 students and 6 students of labels alone on FashionMNIST-mini with and without boxes, 3 seeds.",
+        expect="Expect, as accuracy with the box less accuracy with a random box: of students on boxes 62 points from labels or a teacher on boxes, 7 from a teacher without; of students without boxes 3 from a teacher on boxes, -1 otherwise.",
         datasets=["FashionMNIST-mini"],
         seeds=(1, 2, 3),
     ),
     "dominoes_teachers": CueStudy(
         [teachers(EXHAUSTIVE)],
-        time="TIME",
+        time="20 epochs an entry, for a GPU each. On 2 cores an epoch takes 5 min, by measured steps per second.",
         expect=f"Expect nearly every test image right where box or FashionMNIST tell the class, fewer where CIFAR10 alone does; {NOT_RUN}.",
         datasets=["Dominoes"],
     ),
     "dominoes_students": CueStudy(
         [students(EXHAUSTIVE, EXHAUSTIVE, THREE)],
-        time="TIME",
+        time="20 epochs an entry, for a GPU each, after the 7 teachers. On 2 cores an epoch takes 5 min, with Jacobians 80 min, by measured steps per second.",
         expect=f"Expect students to use what their own data tell, and less of a cue that their teacher does not use; {NOT_RUN}.",
         datasets=["Dominoes"],
     ),
     "dominoes_targeted": CueStudy(
         [teachers([0, 7, 8]), students([7, 9, 10], [7, 8], THREE[:2], teacher_first=True, counterfactuals=[6, 11, 3, 12, 13])],
-        time="TIME",
+        time="20 epochs an entry, for a GPU each. On 2 cores an epoch takes 5 min, with Jacobians 80 min, by measured steps per second.",
         expect=f"Expect students to follow the cue that most of their images carry; {NOT_RUN}.",
         datasets=["Dominoes"],
     ),
     "cifar100_distill": CueStudy(
         [students([0, 1], [0, 1, 2], THREE)],
-        time="TIME",
+        time="20 epochs an entry, for a GPU each, after 3 teachers. On 2 cores an epoch takes 3 min, with Jacobians an hour, by measured steps per second.",
         expect=f"Expect students on images with boxes to use them, the less the less their teacher does; {NOT_RUN}.",
         datasets=["CIFAR100"],
     ),
     "shapes_students": CueStudy(
         [students(EXHAUSTIVE, EXHAUSTIVE, THREE)],
-        time="TIME",
+        time="5 epochs an entry, for a GPU each, after the 7 teachers. On 2 cores an epoch takes 6 to 50 min, with Jacobians 10 hours, by measured steps per second.",
         expect=f"Expect a nearly perfect accuracy wherever what a student uses is there; {NOT_RUN}.",
         datasets=["3DShapes"],
     ),
     "shapes_small": CueStudy(
         [teachers(EXHAUSTIVE), students(EXHAUSTIVE, EXHAUSTIVE, THREE[:1])],
-        time="TIME",
-        expect="EXPECT",
+        time="2 to 3 hours on 2 cores, no GPU: every pair of mechanisms on 7,680 images that are rendered here.",
+        expect=f"Expect most of the cues that data and teacher share to be used, and less of the others; {NOT_RUN}.",
         datasets=["3DShapes-small"],
     ),
     "slabs": CueStudy(
         [slabs([0, 0.1, 0.25, 0.5, 0.75, 0.9, 1])],
-        time="TIME",
-        expect="EXPECT",
+        time="10 minutes on 2 cores, no GPU: 21 teachers, and 63 students that come after them.",
+        expect="EXPECT_SLABS",
         datasets=["Slabs"],
     ),
 }

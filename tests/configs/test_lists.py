@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 import info_dicts
 from configs.__main__ import FOLDER, committed, main
+from configs.distillation import RECIPES as CUE_RECIPES
 from configs.lists import LISTS
 from configs.recipes import PUBLISHED, RECIPES
 from data import datasets
@@ -21,6 +22,7 @@ from models.networks import build_autoencoder, build_module, build_network
 from tests.train.runs import CPU, pretend
 from tests.train.test_published_networks import takes_a_step
 from train.build import build
+from train.cue_experiments import UnderCues
 from train.entry import SEEDS
 from train.evaluation import evaluate, load_systems
 from train.fields import Evaluation
@@ -38,7 +40,11 @@ def network_of(fields):
 
 
 DISTINCT = {
-    json.dumps(network_of(e.canonical()), sort_keys=True): e for experiments in reversed(ENTRIES.values()) for e in reversed(experiments)
+    json.dumps(network_of(e.canonical()), sort_keys=True): e
+    for experiments in reversed(ENTRIES.values())
+    for e in reversed(experiments)
+    # Teachers and students take theirs in tests/configs/test_cue_lists.py.
+    if not isinstance(e, UnderCues)
 }
 
 
@@ -140,7 +146,12 @@ def test_a_grid_of_choices(tmp_path):
         (["modules", "--out", str(FOLDER / "demo.yaml")], r"--out must name a file of your own"),
         (["crossentropy", "--out", "x.yaml", "--module.lr=1"], r"--module\.lr: module is no part of this list; its parts: crossentropy"),
         (["--seed=1"], r"name the list to vary: python -m configs NAME --seed=1; allowed: demo, "),
-        (["modules", "--out", "x.yaml", "--dataset=9"], r"--dataset: 9 is not on the menu"),
+        (["modules", "--out", "x.yaml", "--dataset=99"], r"--dataset: 99 is not on the menu"),
+        (
+            ["modules", "--out", "x.yaml", "--dataset=Dominoes"],
+            r"--dataset=Dominoes: there are no hyperparameters of modules for it in configs/; there are some for FashionMNIST-mini",
+        ),
+        (["slabs", "--out", "x.yaml", "--dataset=EMNIST"], r"--dataset=EMNIST: there are no hyperparameters of slabs for it"),
         (["modules", "--out", "x.yaml", "--module.lrr=1"], r"modules: lrr: unknown key for Module; did you mean 'lr'\?"),
         (["modules", "--out", "x.yaml", "--epochs=0"], r"modules: epochs: input should be greater than or equal to 1"),
         (["modules", "--out", "x.yaml", "--epochs", "5"], r"unknown argument '--epochs'; choices have the form --key=value"),
@@ -167,7 +178,7 @@ def test_a_level_that_is_chosen_is_not_searched(tmp_path):
 
 
 def test_every_data_set_on_the_menu_has_a_recipe():
-    assert set(RECIPES) == set(map(str, info_dicts.DATASETS.values()))
+    assert {*RECIPES, *CUE_RECIPES} == set(map(str, info_dicts.DATASETS.values()))
 
 
 # Steps.
