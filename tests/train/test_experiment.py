@@ -19,7 +19,20 @@ SYSTEM = {"dataset": 0, "method": "ModularSystem", "backbone": {"lr": 0.1}, "mod
 
 # Numbers are append-only and so are defaults: a run directory of today must be found for ever. Never edit, only add.
 MENUS = {
-    "DATASETS": {0: "FashionMNIST-mini", 1: "MNIST", 2: "FashionMNIST", 3: "CIFAR10", 4: "EMNIST", 5: "FaceScrub", 6: "ORL"},
+    "DATASETS": {
+        0: "FashionMNIST-mini",
+        1: "MNIST",
+        2: "FashionMNIST",
+        3: "CIFAR10",
+        4: "EMNIST",
+        5: "FaceScrub",
+        6: "ORL",
+        7: "CIFAR100",
+        8: "Dominoes",
+        9: "3DShapes",
+        10: "3DShapes-small",
+        11: "Slabs",
+    },
     "METHODS": {
         0: "Identity",
         1: "CrossEntropy",
@@ -31,11 +44,97 @@ MENUS = {
         7: "ImgSpaceIdentity",
         8: "ImgSpaceJoint",
         9: "Router",
+        10: "Teacher",
+        11: "Student",
     },
     "CORRUPTIONS": {0: "Identity", 1: "Contrast", 2: "GaussianBlur", 3: "ImpulseNoise", 4: "Invert", 5: "Rotate90", 6: "Swirl"},
-    "MODELS": {0: "SmallNet", 1: "EMNISTNet", 2: "ResNet18-stem7-w64", 3: "InceptionV3"},
-    "AUGMENTATIONS": {0: "None", 1: "CropFlip"},
-    "ANALYSES": {0: "invariance", 1: "deephys"},
+    "MODELS": {
+        0: "SmallNet",
+        1: "EMNISTNet",
+        2: "ResNet18-stem7-w64",
+        3: "InceptionV3",
+        4: "LeNet5",
+        5: "ResNet18",
+        6: "ResNet50",
+        7: "ResNet20_Wide",
+        8: "MLP-100-200-100",
+        9: "MLP-10",
+        10: "MLP-50",
+    },
+    "AUGMENTATIONS": {0: "None", 1: "CropFlip", 2: "Mixup", 3: "CropFlipRotate", 4: "Union"},
+    "LOSSES": {0: "Base", 1: "Jacobian", 2: "Contrastive", 3: "FeatureMatching", 4: "AttentionTransfer", 5: "CRD", 6: "Labels"},
+    "ANALYSES": {0: "invariance", 1: "deephys", 2: "saliency", 3: "features"},
+}
+BOX = {
+    0: ("P", (1, 0, 0, 0, 0, 0)),
+    1: ("B", (1, 1, 0, 0, 0, 0)),
+    2: ("BR", (1, 1, 0, 0, 1, 0)),
+    3: ("BoxOnly", (1, 1, 0, 1, 0, 0)),
+}
+SHAPES = {
+    0: ("Shape_Color", (1, 0, 0, 0, 0, 0)),
+    1: ("Floor", (1, 1, 0, 1, 0, 0)),
+    2: ("Scale", (1, 0, 1, 1, 0, 0)),
+    3: ("Floor_Scale", (1, 1, 1, 1, 0, 0)),
+    4: ("Shape_Color_Floor", (1, 1, 0, 0, 0, 0)),
+    5: ("Shape_Color_Scale", (1, 0, 1, 0, 0, 0)),
+    6: ("Shape_Color_Floor_Scale", (1, 1, 1, 0, 0, 0)),
+}
+# The six numbers are what a hash is made of, the names are what records are read by.
+MECHANISMS = {
+    "FashionMNIST-mini": BOX,
+    "MNIST": BOX,
+    "FashionMNIST": BOX,
+    "CIFAR10": BOX
+    | {
+        4: ("C", (1, 0, 1, 0, 0, 0)),
+        5: ("CR", (1, 0, 1, 0, 0, 1)),
+        6: ("BC", (1, 1, 1, 0, 0, 0)),
+        7: ("BCR", (1, 1, 1, 0, 1, 1)),
+    },
+    "CIFAR100": {
+        0: ("P", (1, 0, 0, 0, 0, 0)),
+        1: ("B", (1, 1, 1, 0, 0, 0)),
+        2: ("BR", (1, 1, 1, 0, 1, 1)),
+        3: ("BoxOnly", (1, 1, 1, 1, 0, 0)),
+        4: ("Position", (1, 1, 0, 0, 0, 0)),
+        5: ("Colour", (1, 0, 1, 0, 0, 0)),
+    },
+    "Dominoes": {
+        0: ("CIFAR10", (1, 0, 0, 0, 0, 0)),
+        1: ("FashionMNIST", (1, 0, 1, 1, 0, 0)),
+        2: ("Box", (1, 1, 0, 1, 0, 0)),
+        3: ("FashionMNIST_Box", (1, 1, 1, 1, 0, 0)),
+        4: ("CIFAR10_FashionMNIST", (1, 0, 1, 0, 0, 0)),
+        5: ("CIFAR10_Box", (1, 1, 0, 0, 0, 0)),
+        6: ("CIFAR10_FashionMNIST_Box", (1, 1, 1, 0, 0, 0)),
+        7: ("CIFAR10_FashionMNIST60", (1, 0, 0.6, 0, 0, 0)),
+        8: ("CIFAR10_Box30_FashionMNIST60", (1, 0.3, 0.6, 0, 0, 0)),
+        9: ("CIFAR10_Box60_FashionMNIST90", (1, 0.6, 0.9, 0, 0, 0)),
+        10: ("CIFAR10_Box90_FashionMNIST60", (1, 0.9, 0.6, 0, 0, 0)),
+        11: ("NoCIFAR10", (0, 1, 1, 0, 0, 0)),
+        12: ("RandomBox", (1, 1, 1, 0, 1, 0)),
+        13: ("RandomFashionMNIST", (1, 1, 1, 0, 0, 1)),
+    },
+    "3DShapes": SHAPES,
+    "3DShapes-small": SHAPES,
+    "Slabs": {
+        0: ("Simple", (1, 0, 0, 0, 0, 0)),
+        1: ("Blocks4", (0, 1, 0, 0, 0, 0)),
+        2: ("Blocks7", (0, 0, 1, 0, 0, 0)),
+        3: ("Blocks4_Blocks7", (0, 1, 1, 0, 0, 0)),
+        4: ("Simple_Blocks4", (1, 1, 0, 0, 0, 0)),
+        5: ("Simple_Blocks7", (1, 0, 1, 0, 0, 0)),
+        6: ("Simple_Blocks4_Blocks7", (1, 1, 1, 0, 0, 0)),
+        7: ("Simple_HalfBlocks", (1, 0.5, 0.5, 0, 0, 0)),
+    },
+}
+# The default of a field, so of a hash too: never changed, not even by adding.
+COUNTERFACTUALS = {
+    **dict.fromkeys(("FashionMNIST-mini", "MNIST", "FashionMNIST", "CIFAR100"), (0, 1, 2, 3)),
+    "CIFAR10": (0, 1, 2, 3, 4, 5, 6, 7),
+    **dict.fromkeys(("Dominoes", "3DShapes", "3DShapes-small"), (0, 1, 2, 3, 4, 5, 6)),
+    "Slabs": (0, 1, 2, 3, 6),
 }
 GOLDEN: list[tuple[dict, str]] = [
     ({"dataset": 0, "method": "Identity", "lr": 0.1}, "4c8872f15bfb63d5"),
@@ -63,6 +162,26 @@ GOLDEN: list[tuple[dict, str]] = [
 @pytest.mark.parametrize("menu", MENUS)
 def test_landed_menu_numbers_never_change(menu):
     assert getattr(info_dicts, menu).items() >= MENUS[menu].items()
+
+
+@pytest.mark.parametrize("dataset", MECHANISMS)
+def test_landed_mechanisms_never_change(dataset):
+    menu = info_dicts.MECHANISMS[dataset]
+    assert {number: (str(choice), choice.numbers) for number, choice in menu.items()}.items() >= MECHANISMS[dataset].items()
+    assert info_dicts.COUNTERFACTUALS[dataset] == COUNTERFACTUALS[dataset]
+
+
+@pytest.mark.parametrize("dataset", MECHANISMS)
+def test_a_mechanisms_number_name_and_six_numbers_are_one_experiment(dataset):
+    for number, (name, numbers) in MECHANISMS[dataset].items():
+        ways = [build({"dataset": dataset, "method": 10, "lr": 0.1, "mechanism": way}) for way in (number, name, list(numbers))]
+        assert len({experiment.hash for experiment in ways}) == 1
+        assert ways[0].canonical()["mechanism"] == list(numbers)
+
+
+def test_every_mechanism_on_the_menu_is_pinned_by_data_sets_that_have_one():
+    assert MECHANISMS.keys() == info_dicts.MECHANISMS.keys() == info_dicts.COUNTERFACTUALS.keys()
+    assert MECHANISMS.keys() == {str(choice) for choice in info_dicts.DATASETS.values() if "cues" in choice.facts}
 
 
 @pytest.mark.parametrize(("entry", "prefix"), GOLDEN)
