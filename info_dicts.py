@@ -224,8 +224,8 @@ MODELS = {
 
 # Drawn on clean training images, before any corruption or cue, the same for every view of an image. `cues`: for Teacher and Student alone.
 AUGMENTATIONS = {
-    0: Choice("None", cues=False),
-    1: Choice("CropFlip", cues=False),  # zero padding and a random crop back to size, then a horizontal flip with p = 0.5
+    0: Choice("None"),
+    1: Choice("CropFlip"),  # zero padding and a random crop back to size, then a horizontal flip with p = 0.5
     2: Choice("Mixup", cues=True),  # pairs of images and of their labels, mixed
     3: Choice("CropFlipRotate", cues=True),  # a crop of 15/16 of the side, flips in both directions, a rotation by up to 45 degrees
     4: Choice("Union", cues=True),  # every image twice: under the mechanism, and without cues
@@ -335,8 +335,8 @@ COUNTERFACTUALS = {
 
 # What is computed of finished runs: `python -m analysis NAME CONFIG`. `cues`: of teachers and students on counterfactual sets; else of systems on compositions.
 ANALYSES = {
-    0: Choice("invariance", cues=False),
-    1: Choice("deephys", cues=False),
+    0: Choice("invariance"),
+    1: Choice("deephys"),
     2: Choice("saliency", cues=True),
     3: Choice("features", cues=True),
 }

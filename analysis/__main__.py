@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def analyse(analysis: str, config: str, indices: str | None, rest: Sequence[str], images: str | None = None) -> None:
     """Analyses the finished systems of a list and names those that are not finished; InputError where none is."""
-    if next(choice for choice in info_dicts.ANALYSES.values() if choice == analysis).cues:
+    if next(choice for choice in info_dicts.ANALYSES.values() if choice == analysis).facts.get("cues"):
         analyse_under_cues(analysis, config, indices, rest, images)
         return
     rest = [*rest, *([] if images is None else [f"--evaluation.images={images}"])]

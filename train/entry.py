@@ -214,8 +214,8 @@ class Trained(Experiment):
 
     @model_validator(mode="after")
     def _augmented(self) -> "Trained":
-        if self.corrupted and self.choice("augmentation").cues:
-            allowed = ", ".join(name for name in info_dicts.AUGMENTATIONS.values() if not name.cues)
+        if self.corrupted and self.choice("augmentation").facts.get("cues"):
+            allowed = ", ".join(name for name in info_dicts.AUGMENTATIONS.values() if not name.facts.get("cues"))
             raise ValueError(
                 f"augmentation: {self.augmentation} is for images that carry cues (Teacher, Student); allowed for {self.method}: {allowed}"
             )

@@ -190,7 +190,7 @@ def copy(tmp_path_factory):
     insert(folder / "analysis" / "analyses.py", "import activations, deephys", "import activations, deephys, mean_unit")
     insert(folder / "analysis" / "analyses.py", '    "deephys"', '    "mean_unit": Analysis(mean_unit.measure, ".json"),\n    "deephys"')
     (folder / "plots" / "values.py").write_text(FIGURE)
-    insert(folder / "plots" / "figures.py", "import box_plot", "import values, box_plot")
+    insert(folder / "plots" / "figures.py", "    box_plot,\n", "    values,\n    box_plot,\n")
     insert(folder / "plots" / "figures.py", '    "box_plot"', '    "values": values.draw,\n    "box_plot"')
     numbers = [
         add_to_menu(folder, menu, line)
