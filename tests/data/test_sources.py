@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import info_dicts
 from data import datasets, packages, sources
 from data.sources import CIFAR10_BATCHES, EMNIST_FILES, IDX_FILES, ORL_FILES, Source
 from data.torchvision_import import import_torchvision
