@@ -54,8 +54,8 @@ def key():
 
 
 def test_the_menu_and_the_analyses_have_the_same_names():
-    assert [str(name) for name in info_dicts.ANALYSES.values() if not name.cues] == list(ANALYSES)
-    assert [str(name) for name in info_dicts.ANALYSES.values() if name.cues] == list(UNDER_CUES)
+    assert [str(name) for name in info_dicts.ANALYSES.values() if not name.facts.get("cues")] == list(ANALYSES)
+    assert [str(name) for name in info_dicts.ANALYSES.values() if name.facts.get("cues")] == list(UNDER_CUES)
 
 
 def test_finished_systems_are_analysed_once(config, capsys):

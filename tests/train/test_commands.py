@@ -157,7 +157,7 @@ def test_a_server_that_does_not_answer_holds_nothing_up(runs, tmp_path):
         (["--index", "one"], "is not a number or a range"),
         (["--workers", "0"], "--workers 0: must be at least 1"),
         (["--epochs=0"], "entry 0: epochs: "),
-        (["--dataset=9"], "entry 0: dataset: 9 is not on the menu"),
+        (["--dataset=99"], "entry 0: dataset: 99 is not on the menu"),
         (["--nonsense"], "unknown argument '--nonsense'"),
         (["--workers", "many"], "error: argument --workers: invalid int value: 'many'; see: python -m train --help"),
         (["--index", "0", "--dataset=CIFAR10"], "python -m data prepare CIFAR10"),

@@ -22,7 +22,9 @@ CPU = torch.device("cpu")
 # A core puts about 300 images a second through the largest network, and 167 compositions of each image are evaluated:
 # a few images always, the full number where slow tests are run.
 FEW, MANY = 3, 64
-MODELS = [str(model) for model in info_dicts.MODELS.values()]
+# Those that take images; and those that modules are made for, which are tried at every level.
+MODELS = [str(model) for model in info_dicts.MODELS.values() if model.sizes[-1] > 1]
+WITH_PARTS = [model for model in info_dicts.MODELS.values() if model.facts.get("parts", True)]
 # A step of the largest takes seconds at every level; the tests of the committed lists take one at each with modules.
 SLOW = {"InceptionV3"}
 
@@ -31,7 +33,7 @@ def marked(model, *more):
     return pytest.param(model, *more, marks=[pytest.mark.slow] if model in SLOW else [])
 
 
-LEVELS = [(str(model), level) for model in info_dicts.MODELS.values() for level in range(model.blocks)]
+LEVELS = [(str(model), level) for model in WITH_PARTS for level in range(model.blocks)]
 
 
 @pytest.fixture(autouse=True)
@@ -127,7 +129,8 @@ def test_a_module_takes_a_step_at_every_level(entry, dataset, level):
 @pytest.mark.parametrize(
     ("model", "images"),
     # The largest on many images would take half an hour.
-    [marked(model, FEW) for model in MODELS] + [pytest.param(model, MANY, marks=pytest.mark.slow) for model in MODELS if model not in SLOW],
+    [marked(str(model), FEW) for model in WITH_PARTS]
+    + [pytest.param(str(model), MANY, marks=pytest.mark.slow) for model in WITH_PARTS if model not in SLOW],
 )
 def test_evaluation_of_plain_and_modular_systems(entry, dataset, model, images):
     """The published compositions, with a module at every level: a further modular system where the levels are more than the corruptions."""
