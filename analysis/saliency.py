@@ -42,7 +42,7 @@ def run(networks: Mapping[str, nn.Module], sets: Mapping[str, CounterfactualSet]
             file[f"{name}/label"] = labels[name]
             for key, values in own_maps.items():
                 file.create_dataset(f"{name}/{key}", data=values, compression="gzip")
-    draw(found, images, labels, class_names(dataset)).savefig(folder / "saliency.png", dpi=150)
+    draw(found, images, labels, class_names(dataset)).savefig(folder / "saliency.png", dpi=100)
 
 
 def draw(

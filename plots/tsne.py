@@ -1,5 +1,6 @@
 """Features of students and their teachers in the plane, by t-SNE (van der Maaten and Hinton, JMLR 2008)."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from plots.style import save, styled
 from train.cue_experiments import Student
 
 PERPLEXITY = 30.0
-MOST = 1000  # images of a set
+MOST = 500  # images of a set: a projection takes seconds
 FEW_CLASSES = 20  # of more, no key
 
 
@@ -67,9 +68,10 @@ def project(path: Path) -> pd.DataFrame:
     try:
         with h5py.File(path) as file:
             for name, group in file.items():
-                labels = group["label"][:MOST]
+                # Evenly, since images stand by class.
+                labels = group["label"][:: math.ceil(len(group["label"]) / MOST)]
                 for network in sorted(key for key in group if key != "label"):
-                    units: NDArray[Any] = group[network][:MOST]
+                    units: NDArray[Any] = group[network][:: math.ceil(len(group[network]) / MOST)]
                     perplexity = min(PERPLEXITY, max(1.0, (len(units) - 1) / 3))
                     places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(units)
                     frames.append(pd.DataFrame({"set": name, "network": network, "label": labels, "x": places[:, 0], "y": places[:, 1]}))
