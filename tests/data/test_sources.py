@@ -4,6 +4,7 @@ import http.server
 import io
 import json
 import os
+import pickle
 import subprocess
 import tarfile
 import threading
@@ -370,3 +371,35 @@ def test_local_orl(tmp_path, layout):
     with pytest.raises(InputError) as error:
         source.orl()
     assert_one_line(error, "has no s40/10.pgm", "DIR/ORL_faces/s1/1.pgm ... s40/10.pgm")
+
+
+@pytest.mark.parametrize("layout", ["cifar-100-binary", "cifar-100-python", "."])
+def test_both_versions_of_cifar100_give_the_hundred_classes_not_the_superclasses(tmp_path, layout):
+    random = np.random.default_rng(0)
+    folder = tmp_path / layout
+    folder.mkdir(exist_ok=True)
+    expected = {}
+    for part, count in (("train", 7), ("test", 3)):
+        pixels, fine, coarse = (
+            random.integers(0, 256, (count, 3072), dtype=np.uint8),
+            random.integers(0, 100, count),
+            random.integers(0, 20, count),
+        )
+        expected[part] = pixels.reshape(-1, 3, 32, 32), fine
+        if "python" in layout:
+            content = {
+                b"filenames": [b"fine_labels"] * count,
+                b"fine_labels": fine.tolist(),
+                b"coarse_labels": coarse.tolist(),
+                b"data": pixels,
+            }
+            (folder / part).write_bytes(pickle.dumps(content, 2))
+        else:
+            (folder / f"{part}.bin").write_bytes(np.column_stack([coarse, fine, pixels]).astype(np.uint8).tobytes())
+    parts = Source("CIFAR100", str(tmp_path), tmp_path / "downloads").cifar100_parts()
+    for found, wanted in zip(parts, [*expected["train"], *expected["test"]], strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    next(folder.glob("train*")).write_bytes(b"short")
+    with pytest.raises(InputError) as error:
+        Source("CIFAR100", str(tmp_path), tmp_path).cifar100_parts()
+    assert_one_line(error, "is not a readable CIFAR-100 part")
