@@ -55,7 +55,7 @@ def inspected(folder, *options):
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_trial_of_the_file(path, runs):
     sweep = read_sweep(path)
-    values = shortened(sweep.points()[0])
+    values = shortened(sweep.points()[0] if sweep.method == "grid" else sweep.draw(0))
     write_winners(runs, values)
     words = {
         "python": [sys.executable],
