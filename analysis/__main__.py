@@ -51,15 +51,8 @@ def analyse(analysis: str, config: str, indices: str | None, rest: Sequence[str]
         return
     rest = [*rest, *([] if images is None else [f"--evaluation.images={images}"])]
     entries = choose_systems(config, read(config, read_overrides(rest), indices), chosen=indices is not None)
-    ready = [entry for entry in entries if finished(entry.experiment)]
-    if not ready:
-        raise InputError(f"{config}: no finished system to analyse; train them with: {' '.join(['python -m train', config, *rest])}")
-    for entry in entries:
-        if entry not in ready:
-            print(f"{label(entry)}: left out, it is {state(entry.experiment).name}")
-    require_data(ready)
     groups: dict[tuple[str, str, int, str], list[Experiment]] = {}
-    for experiment in {entry.experiment.hash: entry.experiment for entry in ready}.values():
+    for experiment in choose_ready(config, entries, rest, "system"):
         key = (experiment.dataset, experiment.testing.key, experiment.test_images, experiment.device)
         groups.setdefault(key, []).append(experiment)
     for members in groups.values():
@@ -67,6 +60,18 @@ def analyse(analysis: str, config: str, indices: str | None, rest: Sequence[str]
             for experiment in members:
                 stack.enter_context(locked(experiment.directory / "analyses"))
             analyse_group(analysis, members)
+
+
+def choose_ready(config: str, entries: Sequence[Entry], rest: Sequence[str], kind: str) -> list[Experiment]:
+    """The finished experiments of entries, each once, whose data is there; names the others. InputError where none is finished."""
+    ready = [entry for entry in entries if finished(entry.experiment)]
+    if not ready:
+        raise InputError(f"{config}: no finished {kind} to analyse; train them with: {' '.join(['python -m train', config, *rest])}")
+    for entry in entries:
+        if entry not in ready:
+            print(f"{label(entry)}: left out, it is {state(entry.experiment).name}")
+    require_data(ready)
+    return list({entry.experiment.hash: entry.experiment for entry in ready}.values())
 
 
 def analyse_under_cues(analysis: str, config: str, indices: str | None, rest: Sequence[str], images: str | None) -> None:
@@ -78,14 +83,7 @@ def analyse_under_cues(analysis: str, config: str, indices: str | None, rest: Se
     if not able or (indices is not None and len(able) < len(entries)):
         other = next(entry for entry in entries if entry not in able)
         raise InputError(f"{config}: {label(other)} is no teacher or student; {analysis} takes those")
-    ready = [entry for entry in able if finished(entry.experiment)]
-    if not ready:
-        raise InputError(f"{config}: no finished run to analyse; train them with: {' '.join(['python -m train', config, *rest])}")
-    for entry in able:
-        if entry not in ready:
-            print(f"{label(entry)}: left out, it is {state(entry.experiment).name}")
-    require_data(ready)
-    for experiment in {entry.experiment.hash: entry.experiment for entry in ready}.values():
+    for experiment in choose_ready(config, able, rest, "run"):
         assert isinstance(experiment, UnderCues)
         with locked(experiment.directory / "analyses"):
             analyse_one_under_cues(analysis, experiment, images)
@@ -109,7 +107,7 @@ def analyse_one_under_cues(analysis: str, experiment: UnderCues, images: str | N
             "teacher" if isinstance(part, Teacher) else "student": load_network(part, device)
             for part in (experiment, *experiment.requires())
         }
-        sets = {name: CounterfactualSet(dataset, own, device, fast=number) for name, own in experiment.tested_on.items()}
+        sets = {name: CounterfactualSet(dataset, own, device, number) for name, own in experiment.tested_on.items()}
         remove_leftovers([folder.parent])
         unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         unfinished.mkdir(parents=True)

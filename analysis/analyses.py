@@ -32,16 +32,16 @@ RunUnderCues = Callable[[Mapping[str, Network], Mapping[str, CounterfactualSet],
 
 
 @dataclass(frozen=True)
-class UnderCues:
+class CueAnalysis:
     """An analysis of a teacher, or of a student beside its teacher, and on how many images of each set unless the command says otherwise."""
 
     run: RunUnderCues
     images: int
 
 
-UNDER_CUES: dict[str, UnderCues] = {
-    "saliency": UnderCues(saliency.run, 10),
-    "features": UnderCues(features.run, 1000),
+UNDER_CUES: dict[str, CueAnalysis] = {
+    "saliency": CueAnalysis(saliency.run, 10),
+    "features": CueAnalysis(features.run, 1000),
 }
 ANALYSES: dict[str, Analysis] = {
     "invariance": Analysis(activations.collect, ".h5"),

@@ -6,9 +6,8 @@ float32 class means, `max` (C, U) float32 maxima over images, `ids` (N,) of the 
 """
 
 import ast
-import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from data.files import appearing
 from errors import InputError, RunError
 
 # Raised when the files change their meaning: those of another number are made again.
@@ -50,19 +50,11 @@ def analysis_path(directory: Path, analysis: str, key: str) -> Path:
 @contextmanager
 def create(path: Path) -> Iterator[h5py.File]:
     """An HDF5 file to write, which appears complete or not at all; its folder is made. RunError where it cannot be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(temporary, "w") as file:
+        with appearing(path) as temporary, h5py.File(temporary, "w") as file:
             yield file
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

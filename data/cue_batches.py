@@ -104,13 +104,13 @@ class CueBatches:
 
 
 class CounterfactualSet:
-    """A split under a mechanism: the same images whoever is tested on them.
+    """The test images under a mechanism: the same whoever is tested on them.
 
     `chosen` are the rows to test on while training goes on: the first of every class, `fast` images in all, or all where there are fewer.
     """
 
-    def __init__(self, dataset: DataSet, mechanism: Mechanism, device: torch.device, split: str = "test", fast: int = 1000):
-        self.cues = make_cues(dataset, split, device)
+    def __init__(self, dataset: DataSet, mechanism: Mechanism, device: torch.device, fast: int):
+        self.cues = make_cues(dataset, "test", device)
         self.scene = self.cues.scene(mechanism)
         if not len(self.scene):
             raise ValueError(f"no image of {dataset.name} is left under the mechanism {tuple(mechanism)}")

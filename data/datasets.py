@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import info_dicts
+from data.files import appearing
 from data.mapped import forget, read_mapped, sign, write_mapped
 from data.packages import PACKAGES, prepare_command
 from data.shapes import note_of, read_published
@@ -298,9 +299,13 @@ def _prepare_mapped(name: str, source: str, root: Path) -> DataSet:
         images = read_published(published, sizes)
     else:
         source, images = "rendered", blocks(sizes)
-    write_mapped(path, name, sizes, images, source)
-    mapped, _ = read_mapped(path, sizes)
-    sign(path, verify(name, {split: Split(*mapped[split]) for split in SPLITS}, source))
+    try:
+        with appearing(path) as temporary:
+            write_mapped(temporary, name, sizes, images, source)
+            mapped, _ = read_mapped(temporary, sizes)
+            sign(temporary, verify(name, {split: Split(*mapped[split]) for split in SPLITS}, source))
+    except OSError as error:
+        raise _unwritten(name, path, error) from error
     return _read(path, name)
 
 
@@ -414,10 +419,8 @@ def write(path: Path, name: str, splits: Splits, checksum: str, source: str, chu
     The file appears complete or not at all. With ``chunk_images`` the arrays are compressed (shuffle and gzip) in chunks of so many images.
     Raises InputError where the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(temporary, "w") as file:
+        with appearing(path) as temporary, h5py.File(temporary, "w") as file:
             versions = {"python": platform.python_version(), "numpy": np.__version__, "h5py": h5py.__version__}
             file.attrs.update({"name": str(name), "source": source, "checksum": checksum, "versions": json.dumps(versions)})
             for split in SPLITS:
@@ -434,20 +437,20 @@ def write(path: Path, name: str, splits: Splits, checksum: str, source: str, chu
                         else {}
                     )
                     file.create_dataset(f"{split}/{field}", data=array, track_times=False, **packed)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"{name}: {path} cannot be written ({error}); PALIMPSEST_DATA names another folder") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        raise _unwritten(name, path, error) from error
+
+
+def _unwritten(name: str, path: Path, error: OSError) -> InputError:
+    return InputError(f"{name}: {path} cannot be written ({error}); PALIMPSEST_DATA names another folder")
 
 
 def _read(path: Path, name: str) -> DataSet:
     """The content of a cache; one of the exceptions that `load` takes for damage if it is not as it was written."""
     if name in MAPPED:
         mapped, checksum = read_mapped(path, _menu_entry(name).factors)
+        if not checksum or checksum != CONTENT_SHA256.get(name, checksum):
+            raise ValueError("its content has another checksum")
         return DataSet(str(name), Split(*mapped["train"]), Split(*mapped["valid"]), Split(*mapped["test"]), checksum)
     # Unlocked: a cache is never changed in place, and some network file systems refuse locks.
     with h5py.File(path, "r", locking=False) as file:

@@ -1,8 +1,6 @@
 """Data sets of factors whose images are mapped into memory from one uncompressed file, since they may be larger than the memory."""
 
-import contextlib
 import mmap
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.shapes import PIXELS, Block, labels_of, split_ids
-from errors import InputError
 
 SPLITS = ("train", "valid", "test")
 # Blocks after which their pages are written and given back.
@@ -30,40 +27,26 @@ def forget(array: NDArray[Any]) -> None:
 def write_mapped(path: Path, name: str, sizes: Sequence[int], blocks: Iterator[Block], source: str) -> None:
     """Writes the images of a grid of factors, which come as blocks of ids and images (n, 3, 64, 64), into one file in the order of the splits.
 
-    Blocks are held in memory one at a time. The file appears complete or not at all; its attribute `checksum` is to be set by `sign`. InputError where it
-    cannot be written.
+    Blocks are held in memory one at a time. The attribute `checksum` is to be set by `sign`. An OSError is the caller's.
     """
     count = int(np.prod(sizes))
-    ids = split_ids(count)
     place = np.empty(count, np.int64)
-    place[np.concatenate(ids)] = np.arange(count)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(temporary, "w") as file:
-            # One array, so that a block is written at once; the splits are ranges of it.
-            images = file.create_dataset("images", (count, 3, PIXELS, PIXELS), np.uint8)
-            images[0] = 0
-            offset = images.id.get_offset()
-            file.attrs.update({"name": name, "source": source, "checksum": ""})
-        mapped = np.memmap(temporary, np.uint8, "r+", offset, (count, 3, PIXELS, PIXELS))
-        with tqdm(total=count, unit="image", desc=name, disable=None, leave=False) as bar:
-            for number, (block_ids, block) in enumerate(blocks):
-                mapped[place[block_ids]] = block
-                bar.update(len(block_ids))
-                if number % HELD == HELD - 1:
-                    mapped.flush()
-                    forget(mapped)
-        mapped.flush()
-        del mapped
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{name}: {path} cannot be written ({error.strerror or error}); PALIMPSEST_DATA names another folder") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    place[np.concatenate(split_ids(count))] = np.arange(count)
+    with h5py.File(path, "w") as file:
+        # One array, so that a block is written at once; the splits are ranges of it.
+        images = file.create_dataset("images", (count, 3, PIXELS, PIXELS), np.uint8)
+        images[0] = 0
+        offset = images.id.get_offset()
+        file.attrs.update({"name": name, "source": source, "checksum": ""})
+    mapped = np.memmap(path, np.uint8, "r+", offset, (count, 3, PIXELS, PIXELS))
+    with tqdm(total=count, unit="image", desc=name, disable=None, leave=False) as bar:
+        for number, (block_ids, block) in enumerate(blocks):
+            mapped[place[block_ids]] = block
+            bar.update(len(block_ids))
+            if number % HELD == HELD - 1:
+                mapped.flush()
+                forget(mapped)
+    mapped.flush()
 
 
 def sign(path: Path, checksum: str) -> None:

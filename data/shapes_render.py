@@ -5,9 +5,7 @@ casting rays, and images are these shares times the colours, in whole numbers: t
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from data.files import appearing
 from data.shapes import PIXELS, SHAPES, Block, values, write_published
 from errors import InputError
 
@@ -195,16 +194,9 @@ def blocks(sizes: Sequence[int]) -> Iterator[Block]:
 
 def write_rendered(path: Path, sizes: Sequence[int]) -> None:
     """Render the grid into a file in the published layout, which appears complete or not at all; InputError where it cannot be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    triples = int(np.prod(sizes[:3]))
+    images = tqdm(render(sizes), desc="rendering", total=int(np.prod(sizes[:3])), unit="block", disable=None, leave=False)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_published(
-            temporary, sizes, tqdm(render(sizes), desc="rendering", total=triples, unit="block", disable=None, leave=False), NOTE
-        )
-        os.replace(temporary, path)
+        with appearing(path) as temporary:
+            write_published(temporary, sizes, images, NOTE)
     except OSError as error:
         raise InputError(f"--out {path} cannot be written ({error})") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

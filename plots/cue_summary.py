@@ -9,7 +9,7 @@ from plots import cue_reliance
 from plots.mechanisms import METRICS, TEACHER, in_menu_order, points
 from plots.results import Results
 from plots.statistics import Interval, t_interval
-from plots.style import plural, save_csv
+from plots.style import align, plural, save_csv
 
 TITLES = {
     "accuracy": "accuracy in %",
@@ -50,9 +50,6 @@ def describe(values: pd.DataFrame, dataset: str, metric: str) -> str:
     """The table of one metric: networks as rows, counterfactual sets as columns; empty where there are no values."""
     if values.empty:
         return ""
-    # Only here, since summary imports this file.
-    from plots.summary import align
-
     sets = in_menu_order(dataset, values["set"])
     digits = 2 if metric == "teacher_kl" else 1
     lines = [["", *sets]]
@@ -75,8 +72,6 @@ def describe(values: pd.DataFrame, dataset: str, metric: str) -> str:
 
 def describe_reliance(values: pd.DataFrame) -> str:
     """The table of reliance on cues, in percentage points."""
-    from plots.summary import align
-
     lines = [["", "cue", "seeds", "mean", "95 % interval"]]
     several = values["dataset"].nunique() > 1
     for row in values.to_dict("records"):

@@ -93,6 +93,13 @@ def plural(n: int, word: str) -> str:
     return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Lines of a table, the first column to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def describe_n(compositions: int, seeds: Iterable[int], images: int) -> str:
     """What the numbers of a figure rest on; `seeds` are the numbers of seeds of its systems."""
     numbers = sorted({int(number) for number in seeds})

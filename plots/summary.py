@@ -13,7 +13,7 @@ from plots.comparison import PAIRED, Comparison, compare, differences
 from plots.points import accuracy_rows, means
 from plots.results import Results, write_stdout
 from plots.statistics import RESAMPLES
-from plots.style import plural, save_csv
+from plots.style import align, plural, save_csv
 
 # What a system takes, and what that is called.
 COSTS = {
@@ -23,13 +23,6 @@ COSTS = {
     "search_trials": "search trials",
 }
 COSTS_TITLE = "What each system is told at test time and what it takes (systems: with their parts, each part counted once)"
-
-
-def align(rows: Sequence[Sequence[str]]) -> str:
-    """Lines of a table, the first column to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def describe_accuracies(comparison: Comparison, values: pd.DataFrame) -> str:

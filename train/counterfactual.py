@@ -1,6 +1,6 @@
 """Tests of networks on counterfactual sets: accuracy and, beside a teacher, KL(teacher || student) and top-1 agreement, of one pass over each set."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from data.cue_batches import CounterfactualSet
 from data.datasets import DataSet
 from losses.distillation import agreement_n, kl_n
 from models.networks import Network, as_tested
+from train.method import Tick
 
 # What is tested on while training goes on: so many images of each set, the first of every class.
 FAST = 1000
@@ -18,31 +19,28 @@ Found = dict[str, dict[str, float]]
 
 
 class CounterfactualTest:
-    """The counterfactual sets of an experiment and what its teacher makes of them, which is computed once."""
+    """The counterfactual sets of an experiment and what its teacher makes of them, which is computed once. `tick` is called after every batch."""
 
-    def __init__(self, experiment: Any, dataset: DataSet, device: torch.device, teacher: Network | None = None):
-        self.experiment, self.device = experiment, device
-        self.sets = {name: CounterfactualSet(dataset, mechanism, device, fast=FAST) for name, mechanism in experiment.tested_on.items()}
+    def __init__(self, experiment: Any, dataset: DataSet, device: torch.device, teacher: Network | None = None, tick: Tick = lambda: None):
+        self.device = device
+        self.sets = {name: CounterfactualSet(dataset, mechanism, device, FAST) for name, mechanism in experiment.tested_on.items()}
         self.teacher_logits: Mapping[str, Tensor] = {}
         if teacher is not None:
-            self.teacher_logits = {name: answers(teacher, own) for name, own in self.sets.items()}
+            self.teacher_logits = {name: answers(teacher, own.batches(), tick) for name, own in self.sets.items()}
 
-    def fast(self, network: nn.Module) -> Found:
+    def fast(self, network: nn.Module, tick: Tick = lambda: None) -> Found:
         """On the first FAST images of every set."""
-        found = {}
-        with as_tested(network), torch.inference_mode():
-            for name, own in self.sets.items():
-                logits = torch.cat([network(images) for images in own.fast()])
-                found[name] = self._compare(name, own.chosen, logits)
-        return read(found)
+        with as_tested(network):
+            found = {name: self._compare(name, own.chosen, answers(network, own.fast(), tick)) for name, own in self.sets.items()}
+        return to_floats(found)
 
-    def exact(self, network: nn.Module) -> Found:
+    def exact(self, network: nn.Module, tick: Tick = lambda: None) -> Found:
         """On all images of every set."""
         found = {}
-        with as_tested(network), torch.inference_mode():
+        with as_tested(network):
             for name, own in self.sets.items():
-                found[name] = self._compare(name, torch.arange(len(own), device=self.device), answers(network, own))
-        return read(found)
+                found[name] = self._compare(name, torch.arange(len(own), device=self.device), answers(network, own.batches(), tick))
+        return to_floats(found)
 
     def _compare(self, name: str, rows: Tensor, logits_nk: Tensor) -> dict[str, Tensor]:
         labels = self.sets[name].scene.labels[rows]
@@ -57,17 +55,17 @@ class CounterfactualTest:
         return found
 
 
-@torch.inference_mode()
-def answers(network: nn.Module, own: CounterfactualSet) -> Tensor:
-    """The logits (M, classes) of all images of a set."""
-    return torch.cat([network(images) for images in own.batches()])
+def answers(network: nn.Module, batches: Iterable[Tensor], tick: Tick = lambda: None) -> Tensor:
+    """The logits (M, classes) of network inputs that come in batches, without a graph."""
+    found = []
+    for images_nchw in batches:
+        with torch.no_grad():
+            found.append(network(images_nchw))
+        tick()
+    return torch.cat(found)
 
 
-def read(found: Mapping[str, Mapping[str, Tensor]]) -> Found:
+def to_floats(found: Mapping[str, Mapping[str, Tensor]]) -> Found:
     """The values, read from the device at once."""
-    keys = [(name, metric) for name, values in found.items() for metric in values]
-    values = torch.stack([found[name][metric] for name, metric in keys]).tolist()
-    read: Found = {name: {} for name in found}
-    for (name, metric), value in zip(keys, values):
-        read[name][metric] = value
-    return read
+    values = iter(torch.stack([value for own in found.values() for value in own.values()]).tolist())
+    return {name: {metric: next(values) for metric in own} for name, own in found.items()}

@@ -101,7 +101,10 @@ class UnderCues(Trained):
 
     def bits(self) -> list[str]:
         model = [] if self.model == self.default_of("model") else [self.model]
-        shape = [*([f"x{self.width:g}"] if self.width != 1 else []), *([f"d{self.depth}"] if self.depth else [])]
+        shape = [
+            *([f"x{self.width:g}"] if self.width != 1 else []),
+            *([f"d{self.depth}"] if self.depth not in (None, self.default_of("depth")) else []),
+        ]
         augmentation = [] if self.augmentation == "None" else [self.augmentation]
         return [*model, *shape, mechanism_name(self.dataset, self.trained_on), *augmentation]
 
@@ -155,6 +158,8 @@ class Student(UnderCues):
             )
         if self.teacher is not None and self.teacher.dataset != self.dataset:
             raise ValueError(f"teacher.dataset: must be its student's ({self.dataset}), got {self.teacher.dataset}")
+        if loss == "AttentionTransfer" and self.choice("dataset").shape[-1] == 1:
+            raise ValueError(f"loss: AttentionTransfer is for images, {self.dataset} has none")
         if self.top_classes is not None and self.top_classes > classes:
             raise ValueError(f"top_classes: {self.dataset} has {classes} classes, got {self.top_classes}")
         for key, used in (("alpha", loss.term), ("top_classes", loss == "Jacobian"), ("contrast_temperature", "temperature" in loss.facts)):

@@ -220,12 +220,13 @@ class Loop:
     def epoch(self, training: Training, batches: Batches) -> dict[str, Any]:
         """One epoch of training, from where it stands, and its validation, as a row of metrics.jsonl."""
         network, optimizer = training.network, training.optimizer
-        lr = self.rate(training, batches)
+        if self.experiment.anneal == "epoch":
+            self.set_rate(training, batches)
         before, start = training.seconds, time.perf_counter()
         network.train()
         for batch in batches.epoch(training.epoch, training.batch):
             if self.experiment.anneal == "iteration":
-                lr = self.rate(training, batches)
+                self.set_rate(training, batches)
             step = self.step(network, batch)
             optimizer.zero_grad(set_to_none=True)
             step.loss.backward()
@@ -247,14 +248,14 @@ class Loop:
         valid = Sums(self.device)
         with torch.no_grad():
             for batch in batches.validation():
-                if interrupt.told():
-                    self.save(training)
-                    self.stop_if_told(training)
+                self.pause_if_told(training)
                 valid.add(self.method.loss(network, batch), batch.labels_n)
         means |= valid.means("valid")
-        found = self.method.examine(network)
+        found = self.method.examine(network, lambda: self.pause_if_told(training))
         if found:
             found["iteration"] = (training.epoch + 1) * batches.steps()
+        # What a resumed optimizer has, too, where there is nothing left to train on.
+        lr = optimizer.param_groups[0]["lr"]
         if not (math.isfinite(means["train_loss"]) and math.isfinite(means["valid_loss"])):
             raise Diverged(
                 f"{self.experiment.name}: the loss is not finite in {training.stage.name}, epoch {training.epoch + 1}; "
@@ -273,8 +274,8 @@ class Loop:
             "seconds": self.seconds,
         }
 
-    def rate(self, training: Training, batches: Batches) -> float:
-        """The learning rate of the epoch or iteration that comes, which the optimizer is told."""
+    def set_rate(self, training: Training, batches: Batches) -> None:
+        """Tells the optimizer the learning rate of the epoch or iteration that comes."""
         e = self.experiment
         done, steps = training.epoch, e.epochs
         if e.anneal == "iteration":
@@ -282,11 +283,12 @@ class Loop:
         lr = learning_rate(e.lr, done, steps, getattr(e, "final_lr", 0.0))
         for group in training.optimizer.param_groups:
             group["lr"] = lr
-        return lr
 
     def watch(self, training: Training, iteration: int) -> None:
         """Notes what the method finds of the network after an iteration, if it looks."""
-        found = self.method.watch(training.network, iteration)
+        # Only what comes before training can be taken up again; later looks are short.
+        tick = (lambda: self.pause_if_told(training)) if iteration == 0 else (lambda: None)
+        found = self.method.watch(training.network, iteration, tick)
         if found is not None:
             self.note({"stage": training.stage.name, "epoch": training.epoch + 1, "iteration": iteration, **found})
 
@@ -316,6 +318,12 @@ class Loop:
         save_checkpoint(self.run.directory, state)
         self.saved_at = time.perf_counter()
         self.save_seconds = self.saved_at - start
+
+    def pause_if_told(self, training: Training) -> None:
+        """Writes a checkpoint and raises Interrupted where the process was told to stop; what is being looked at is looked at again."""
+        if interrupt.told():
+            self.save(training)
+            self.stop_if_told(training)
 
     def stop_if_told(self, training: Training) -> None:
         interrupt.stop_if_told(

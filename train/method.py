@@ -2,7 +2,7 @@
 
 import importlib
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,6 +15,8 @@ from errors import InputError
 from models.networks import Activations, Network, build_network, count_parameters
 from train.checkpoint import load_weights, read_facts
 from train.entry import Experiment, Trained
+
+Tick = Callable[[], object]
 
 
 class Step(NamedTuple):
@@ -102,12 +104,15 @@ class Method:
         """What is kept of a trained network: all of it, unless parts of it only serve the training."""
         return network
 
-    def watch(self, network: nn.Module, iteration: int) -> dict[str, Any] | None:
-        """What is found of a network before its first iteration (0) and after others, as a row; None where nothing is looked at."""
+    def watch(self, network: nn.Module, iteration: int, tick: Tick = lambda: None) -> dict[str, Any] | None:
+        """What is found of a network before its first iteration (0) and after others, as a row; None where nothing is looked at.
+
+        Looking must draw nothing and change nothing; `tick` is called every now and then and may raise.
+        """
         return None
 
-    def examine(self, network: nn.Module) -> dict[str, Any]:
-        """What is found of a network after an epoch, beside its validation."""
+    def examine(self, network: nn.Module, tick: Tick = lambda: None) -> dict[str, Any]:
+        """What is found of a network after an epoch, beside its validation; as `watch`."""
         return {}
 
     def describe(self, row: dict[str, Any]) -> str:

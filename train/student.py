@@ -17,9 +17,10 @@ from data.datasets import DataSet
 from data.noise import derive
 from losses.distillation import distillation_loss
 from models.networks import Network
+from train.counterfactual import answers
 from train.distilling import Pair, make_term
 from train.method import Stage, Step, load_network
-from train.teacher import UnderCues, correct, mixed_cross_entropy
+from train.teacher import CueMethod, correct, mixed_cross_entropy
 
 # Batches by which `alpha: auto` makes both parts of the loss equal.
 BALANCED = 8
@@ -33,7 +34,7 @@ class Pupil(nn.Module):
         self.student, self.term = student, term
 
 
-class Student(UnderCues):
+class Student(CueMethod):
     def __init__(self, experiment: Any, dataset: DataSet, device: torch.device):
         super().__init__(experiment, dataset, device)
         if experiment.teacher is not None:
@@ -41,6 +42,7 @@ class Student(UnderCues):
         loss = experiment.choice("loss")
         self.has_term, self.by_teacher = loss.term, loss.teacher
         self.weights = (1.0, 0.0)
+        self._validation: Tensor | None = None
 
     def build(self, stage: Stage, results: dict[str, dict[str, float]]) -> nn.Module:
         # Not the initialisation of a teacher with the same seed and model.
@@ -90,9 +92,15 @@ class Student(UnderCues):
         if not self.by_teacher:
             return Step(mixed_cross_entropy(logits, batch), logits, correct(logits, batch))
         assert self.teacher is not None
-        with torch.no_grad():
-            teacher = self.teacher(batch.images_nchw)
+        teacher = answers(self.teacher, [batch.images_nchw]) if network.training else self.taught_validation()[batch.rows_n]
         return Step(distillation_loss(logits, teacher, self.experiment.temperature), logits, correct(logits, batch))
+
+    def taught_validation(self) -> Tensor:
+        """The teacher's logits (M, classes) of the validation images, which are the same in every epoch, so computed once."""
+        assert self.teacher is not None
+        if self._validation is None:
+            self._validation = answers(self.teacher, (batch.images_nchw for batch in self.batches().validation()))
+        return self._validation
 
     def product(self, network: nn.Module) -> nn.Module:
         assert isinstance(network, Pupil)

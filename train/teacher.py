@@ -12,10 +12,10 @@ from data.datasets import DataSet
 from errors import InputError
 from models.networks import Network, build_network
 from train.counterfactual import CounterfactualTest
-from train.method import Method, Stage, Step
+from train.method import Method, Stage, Step, Tick
 
 
-class UnderCues(Method):
+class CueMethod(Method):
     """What teachers and students share: batches under the experiment's mechanism, and counterfactual tests."""
 
     def __init__(self, experiment: Any, dataset: DataSet, device: torch.device):
@@ -41,18 +41,18 @@ class UnderCues(Method):
         e = self.experiment
         return build_network(e.model, self.classes, e.width, e.depth)
 
-    def test(self) -> CounterfactualTest:
+    def test(self, tick: Tick) -> CounterfactualTest:
         if self._test is None:
-            self._test = CounterfactualTest(self.experiment, self.dataset, self.device, self.teacher)
+            self._test = CounterfactualTest(self.experiment, self.dataset, self.device, self.teacher, tick)
         return self._test
 
-    def watch(self, network: nn.Module, iteration: int) -> dict[str, Any] | None:
+    def watch(self, network: nn.Module, iteration: int, tick: Tick = lambda: None) -> dict[str, Any] | None:
         if iteration % self.experiment.evaluate_every:
             return None
-        return {"counterfactual": self.test().fast(self.product(network))}
+        return {"counterfactual": self.test(tick).fast(self.product(network), tick)}
 
-    def examine(self, network: nn.Module) -> dict[str, Any]:
-        return {"counterfactual": self.test().exact(self.product(network))}
+    def examine(self, network: nn.Module, tick: Tick = lambda: None) -> dict[str, Any]:
+        return {"counterfactual": self.test(tick).exact(self.product(network), tick)}
 
     def facts(self, results: dict[str, dict[str, float]]) -> dict[str, Any]:
         e = self.experiment
@@ -81,7 +81,7 @@ def correct(logits_nk: Tensor, batch: CueBatch) -> Tensor:
     return logits_nk.argmax(1) == labels
 
 
-class Teacher(UnderCues):
+class Teacher(CueMethod):
     def build(self, stage: Stage, results: dict[str, dict[str, float]]) -> nn.Module:
         return self.fresh()
 

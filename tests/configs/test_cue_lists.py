@@ -15,7 +15,7 @@ from train.lists import read
 from train.method import Stage, method_class
 from train.sweep.entry import entry_of, experiments_of
 from train.sweep.file import read_sweep
-from train.teacher import UnderCues as CueMethod
+from train.teacher import CueMethod
 
 ENTRIES = {name: [entry.experiment for entry in read(FOLDER / f"{name}.yaml")] for name in CUE_LISTS}
 

@@ -11,6 +11,7 @@ import info_dicts
 from data.cue_batches import CounterfactualSet, CueBatch
 from data.mechanisms import read_mechanism
 from errors import InputError, Interrupted
+from losses.distillation import distillation_loss
 from losses.jacobian import jacobians, top_classes
 from models.networks import build_network
 from tests.train.runs import CPU, equal, facts, make, metrics, train, weights
@@ -79,7 +80,7 @@ def test_a_record_has_all_sets_every_k_iterations_and_is_exact_at_the_end_of_an_
     network, taught = load_network(experiment, CPU), load_network(experiment.teacher, CPU)
     last = next(row for row in rows if "valid_loss" in row and row["epoch"] == facts(experiment)["best_epoch"])
     for name, found in last["counterfactual"].items():
-        own = CounterfactualSet(small, read_mechanism("FashionMNIST-mini", name), CPU)
+        own = CounterfactualSet(small, read_mechanism("FashionMNIST-mini", name), CPU, 1000)
         assert len(own) == 2000
         images, labels = own.to_network(own.cues.render(own.scene)), own.scene.labels
         ours, theirs = network(images), taught(images)
@@ -222,17 +223,24 @@ def test_mixed_labels_count_by_their_shares():
     assert mixed_cross_entropy(logits, CueBatch(torch.zeros(6, 1), labels, 1, labels)).item() == cross_entropy(logits, labels).item()
 
 
-@pytest.mark.parametrize("loss", ["Contrastive", "CRD", "Jacobian"])
-@pytest.mark.parametrize("step", [3, 9])
-def test_a_student_that_was_stopped_goes_on_to_the_same_bits(teacher, monkeypatch, loss, step):
+# How often it was asked whether to stop: 24 times before the first step (teacher and student on four sets), at each of 7 steps, once in validation, and 16 times in the
+# test on all images.
+@pytest.mark.parametrize(
+    ("loss", "asked", "where"),
+    [
+        ("Base", 3, "epoch 1, after step 0"), ("Base", 20, "epoch 1, after step 0"), ("Base", 32, "epoch 1, after step 7"), ("Base", 40, "epoch 1, after step 7"),
+        *((loss, asked, where) for loss in ("Contrastive", "CRD", "Jacobian") for asked, where in ((27, "epoch 1, after step 3"), (51, "epoch 2, after step 3"))),
+    ],
+)  # fmt: skip
+def test_a_student_that_was_stopped_goes_on_to_the_same_bits(teacher, monkeypatch, loss, asked, where):
     entry = student(loss, augmentation="Mixup") | ({"top_classes": 2} if loss == "Jacobian" else {})
     whole = train(entry)
     expected, rows = weights(whole), metrics(whole)
     whole.directory.rename(whole.directory.with_name("whole"))
     count = iter(range(1, 100))
     with monkeypatch.context() as patch:
-        patch.setattr(interrupt, "told", lambda: next(count) >= step)
-        with pytest.raises(Interrupted):
+        patch.setattr(interrupt, "told", lambda: next(count) >= asked)
+        with pytest.raises(Interrupted, match=where):
             run_experiment(build(entry))
     assert state(build(entry)).name == "stopped"
     again = train(entry)
@@ -250,13 +258,33 @@ def test_one_experiment_has_one_name_however_its_entry_says_it():
     names = {build(TEACHER | {"mechanism": own}).hash for own in (1, "B", [1, 1, 0, 0, 0, 0])}
     names |= {build(TEACHER | {"cue_fraction": 1, "evaluate_every": 7}).hash, build(TEACHER | {"counterfactuals": [0, 1, 2, 3]}).hash}
     assert len(names) == 1
+    assert build(TEACHER | {"mechanism": 1}).directory == build(TEACHER | {"mechanism": [1, 1, 0, 0, 0, 0]}).directory
     half = build(TEACHER | {"cue_fraction": 0.5})
     assert half.hash == build(TEACHER | {"mechanism": [1, 0.5, 0, 0, 0, 0]}).hash
     assert half.own_set == "own"
     assert list(half.tested_on) == ["P", "B", "BR", "BoxOnly", "own"]
-    assert build(TEACHER | NORMED | {"depth": 20}).hash == build(TEACHER | {"model": "ResNet20_Wide", "width": 0.5}).hash
+    assert build(TEACHER | NORMED | {"depth": 20}).directory == build(TEACHER | {"model": "ResNet20_Wide", "width": 0.5}).directory
     assert len({build(STUDENT | {"counterfactuals": own}).hash for own in ([0], [0, 1], [1, 0])}) == 3
     assert [own.hash for own in build(STUDENT | {"augmentation": "Mixup"}).requires()] == [build(TEACHER).hash]
+
+
+def test_the_teacher_sees_each_fixed_image_once(teacher, small):
+    method = make(build(STUDENT), small)
+    pupil = method.build(Stage("train", 2), {})
+    seen = []
+    forward = method.teacher.forward
+    method.teacher.forward = lambda images, *more: seen.append(len(images)) or forward(images, *more)
+    for epoch in range(3):
+        pupil.eval()
+        validated = [method.loss(pupil, batch).loss.item() for batch in method.batches().validation()]
+        method.watch(pupil, 5 * epoch)
+        method.examine(pupil)
+    # 50 validation images, and 2,000 test images of each of four sets.
+    assert sum(seen) == 50 + 4 * 2000
+    # And what it remembers is what it would say again.
+    [batch] = method.batches().validation()
+    again = distillation_loss(pupil.student(batch.images_nchw), method.teacher(batch.images_nchw), 4)
+    assert validated == pytest.approx([again.item()])
 
 
 JACOBIAN = STUDENT | {"loss": "Jacobian"}
@@ -279,6 +307,10 @@ JACOBIAN = STUDENT | {"loss": "Jacobian"}
         (STUDENT | {"alpha": 0.5}, "alpha: means nothing for the loss Base"),
         (STUDENT | {"top_classes": 3}, "top_classes: means nothing for the loss Base"),
         (JACOBIAN | {"top_classes": 11}, "top_classes: FashionMNIST-mini has 10 classes, got 11"),
+        (
+            {"dataset": "Slabs", "method": "Student", "mechanism": 0, "loss": "AttentionTransfer", "lr": 0.1, "teacher": {"mechanism": 0, "lr": 0.1}},
+            "loss: AttentionTransfer is for images, Slabs has none",
+        ),
         (JACOBIAN | {"top_classes": 0}, "top_classes: input should be greater than or equal to 1"),
         (JACOBIAN | {"alpha": 1.5}, "alpha: must be 'auto' or a number from 0 to 1, got 1.5"),
         (JACOBIAN | {"contrast_temperature": 0.1}, "contrast_temperature: means nothing for the loss Jacobian"),
