@@ -121,7 +121,7 @@ NOT_RUN = "the list has not been run at this length"
 CUE_LISTS = {
     "distill_demo": CueStudy(
         [teachers([1, 0]), students([1, 0], [1, 0], ["Base"]), labelled([1, 0])],
-        time="2 to 3 minutes on 2 cores, no GPU: 6 teachers, 12 students and 6 students of labels alone on FashionMNIST-mini with and without boxes, 3 seeds.",
+        time="2.5 minutes on 2 cores, no GPU: 6 teachers, 12 students and 6 students of labels alone on FashionMNIST-mini with and without boxes, 3 seeds.",
         expect="Expect, as accuracy with the box less accuracy with a random box: of students on boxes 62 points from labels or a teacher on boxes, 7 from a teacher without; of students without boxes 3 from a teacher on boxes, -1 otherwise.",
         datasets=["FashionMNIST-mini"],
         seeds=(1, 2, 3),

@@ -15,11 +15,13 @@ import pytest
 from errors import InputError, RunError
 from plots import pull as pulling
 from plots.logged import Wanted
+from plots.mechanisms import points
 from plots.offline import read_file, read_files, wandb_files
 from plots.pull import place
 from plots.pulled import read_pulled
 from plots.results import find, load
 from tests.plots.conftest import CROSS_ENTROPY, IDENTITY, MODULE, NAMES, SYSTEM, Study, random_bits, write_evaluation, write_run
+from tests.plots.cued import TEACHER, accuracies, student, write
 from tests.wandb_server.server import WandbServer
 from train import tracking
 from train.build import build
@@ -96,6 +98,29 @@ def test_local_offline_and_server_tables_are_equal(
     assert_same(load(PROJECT, wanted=Wanted(group="FashionMNIST-mini small", tags=("mine",)))[lambda t: t["run"].isin(listed)], local)
     assert capsys.readouterr().err == ""
     assert remote.unknown <= {"artifact"}
+
+
+def test_tests_of_teachers_and_students_are_equal_wherever_they_are_read(
+    study: Study, remote: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = [student("P", "B"), student("B", "", "Labels"), TEACHER | {"mechanism": "B"}]
+    for number, entry in enumerate(entries):
+        write(entry, accuracies(0.5, 0.6, 0.4 - number / 7, 0.3), kl=1 / 3)
+    path = study.list_of(*entries)
+    local, drawn = load(path), points(find(path))
+    for mode in ("offline", "online"):
+        for entry in entries:
+            track(build(entry), mode, monkeypatch)
+    files = study.folder / "files"
+    for folder in study.runs.rglob("offline-run-*"):
+        shutil.copytree(folder, files / folder.name)
+    for source in (str(files), PROJECT):
+        first, second = (table.sort_values([*ORDER, "step"], ignore_index=True) for table in (local, load(source)))
+        pd.testing.assert_frame_equal(first, second, check_exact=True)
+        keys = ["run", "iteration", "exact", "set"]
+        first, second = (table.sort_values(keys, ignore_index=True) for table in (drawn, points(find(source))))
+        pd.testing.assert_frame_equal(first, second, check_exact=True)
+        assert second["kept"].astype(bool).sum() == 3 * 4
 
 
 def test_runs_are_pulled_once_and_again_where_they_changed(study: Study, remote: WandbServer, monkeypatch: pytest.MonkeyPatch) -> None:
