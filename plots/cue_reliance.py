@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from data.mechanisms import cue_names
 from plots.mechanisms import ALONE, TEACHER, in_menu_order, mechanism_of, points, reliance_pairs, required
 from plots.results import Results
 from plots.statistics import Interval, reach, t_interval
@@ -141,8 +142,6 @@ def draw_panel(axes: Axes, values: pd.DataFrame, students: list[str], kinds: lis
 
 def describe(dataset: str, student: str) -> str:
     """What tells the class in images of a mechanism, in words."""
-    from data.mechanisms import cue_names
-
     mechanism = mechanism_of(dataset, student)
     if mechanism is None:
         return student

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from errors import InputError
 from plots.mechanisms import in_menu_order, mechanism_of, points, required
 from plots.results import Results
 from plots.style import PAGE, PALETTE, save, styled
@@ -52,7 +53,10 @@ def draw(results: Results, folder: Path) -> list[Path]:
         if len(drawn):
             with styled():
                 paths += save(draw_strips(drawn, str(dataset)), drawn, folder, f"mechanism_conditions-{dataset}")
-    required("mechanism_conditions", results, rows if paths else rows.iloc[:0])
+    if not paths:
+        raise InputError(
+            f"mechanism_conditions: no student in {results.source} whose own and whose teacher's images tell something, tested on such a set"
+        )
     return paths
 
 

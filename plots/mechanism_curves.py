@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from scipy.signal import savgol_filter
 
-from plots.mechanisms import METRICS, in_menu_order, points, required
+from plots.mechanisms import METRICS, in_file_name, in_menu_order, points, required
 from plots.results import Results
 from plots.style import PAGE, PALETTE, plural, save, styled
 
@@ -39,7 +39,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
             by = f", taught by {teacher}" if teacher else ""
             with styled():
                 figure = draw_curves(drawn, str(dataset), f"{label}{by}", metric)
-                stem = f"mechanism_curves-{dataset}-{str(label).replace(', ', '-').replace(' ', '_')}{f'-{teacher}' if teacher else ''}-{metric}"
+                stem = f"mechanism_curves-{dataset}-{in_file_name(label)}{f'-{teacher}' if teacher else ''}-{metric}"
                 paths += save(figure, drawn, folder, stem)
     return paths
 

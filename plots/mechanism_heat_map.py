@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from plots.mechanisms import METRICS, in_menu_order, points, required
+from plots.mechanisms import METRICS, in_file_name, in_menu_order, points, required
 from plots.results import Results
 from plots.style import PAGE, plural, save, styled
 
@@ -51,7 +51,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
 
 
 def name(dataset: Any, label: Any, metric: str) -> str:
-    return f"mechanism_heat_map-{dataset}-{str(label).replace(', ', '-').replace(' ', '_')}-{metric}"
+    return f"mechanism_heat_map-{dataset}-{in_file_name(label)}-{metric}"
 
 
 def aggregate(rows: pd.DataFrame, metric: str) -> pd.DataFrame:

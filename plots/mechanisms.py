@@ -81,6 +81,11 @@ def label_runs(records: Sequence[Record]) -> dict[str, str]:
     return labels
 
 
+def in_file_name(label: object) -> str:
+    """A label as a part of a file's name."""
+    return str(label).replace(", ", "-").replace(" ", "_")
+
+
 def form(canonical: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A canonical form without mechanisms and seeds, nested fields with dotted names, menu numbers as names."""
     flat: dict[str, Any] = {}
