@@ -206,7 +206,7 @@ CORRUPTIONS = {
 }
 
 # `blocks`: how many; block i takes level i, the last block is the linear classifier. `sizes`: the widths of images that it takes, in pixels.
-# `parts`: whether modules and autoencoders are made for it. `depth`: its default, where it has any depth 6n + 2.
+# `parts`: whether modules and autoencoders are made for it. `depth`: its default, where it has any depth 6n + 2. `width`: what every width is multiplied by.
 MODELS = {
     0: Choice("SmallNet", blocks=5, sizes=(28,)),
     1: Choice("EMNISTNet", blocks=6, sizes=(28,)),
@@ -220,6 +220,41 @@ MODELS = {
     8: Choice("MLP-100-200-100", blocks=4, sizes=(1,), parts=False),
     9: Choice("MLP-10", blocks=2, sizes=(1,), parts=False),
     10: Choice("MLP-50", blocks=2, sizes=(1,), parts=False),
+    # Names that end in S, XS, XXS, XXXS are narrow variants.
+    11: Choice("VGG11", blocks=11, sizes=range(32, 1025), parts=False),
+    12: Choice("VGG11_S", blocks=11, sizes=range(32, 1025), parts=False, width=1 / 2),
+    13: Choice("VGG11_XS", blocks=11, sizes=range(32, 1025), parts=False, width=1 / 4),
+    14: Choice("VGG11_XXS", blocks=11, sizes=range(32, 1025), parts=False, width=1 / 8),
+    15: Choice("VGG11_XXXS", blocks=11, sizes=range(32, 1025), parts=False, width=1 / 16),
+    16: Choice("VGG13", blocks=13, sizes=range(32, 1025), parts=False),
+    17: Choice("VGG13_S", blocks=13, sizes=range(32, 1025), parts=False, width=1 / 2),
+    18: Choice("VGG13_XS", blocks=13, sizes=range(32, 1025), parts=False, width=1 / 4),
+    19: Choice("VGG13_XXS", blocks=13, sizes=range(32, 1025), parts=False, width=1 / 8),
+    20: Choice("VGG13_XXXS", blocks=13, sizes=range(32, 1025), parts=False, width=1 / 16),
+    21: Choice("VGG16", blocks=16, sizes=range(32, 1025), parts=False),
+    22: Choice("VGG16_S", blocks=16, sizes=range(32, 1025), parts=False, width=1 / 2),
+    23: Choice("VGG16_XS", blocks=16, sizes=range(32, 1025), parts=False, width=1 / 4),
+    24: Choice("VGG16_XXS", blocks=16, sizes=range(32, 1025), parts=False, width=1 / 8),
+    25: Choice("VGG16_XXXS", blocks=16, sizes=range(32, 1025), parts=False, width=1 / 16),
+    26: Choice("VGG19", blocks=19, sizes=range(32, 1025), parts=False),
+    27: Choice("VGG19_S", blocks=19, sizes=range(32, 1025), parts=False, width=1 / 2),
+    28: Choice("VGG19_XS", blocks=19, sizes=range(32, 1025), parts=False, width=1 / 4),
+    29: Choice("VGG19_XXS", blocks=19, sizes=range(32, 1025), parts=False, width=1 / 8),
+    30: Choice("VGG19_XXXS", blocks=19, sizes=range(32, 1025), parts=False, width=1 / 16),
+    31: Choice("ResNet18_S", blocks=11, sizes=range(28, 1025), parts=False, width=1 / 2),
+    32: Choice("ResNet18_XS", blocks=11, sizes=range(28, 1025), parts=False, width=1 / 4),
+    33: Choice("ResNet18_XXS", blocks=11, sizes=range(28, 1025), parts=False, width=1 / 8),
+    34: Choice("ResNet18_XXXS", blocks=11, sizes=range(28, 1025), parts=False, width=1 / 16),
+    35: Choice("ResNet34", blocks=19, sizes=range(28, 1025), parts=False),
+    36: Choice("ResNet34_S", blocks=19, sizes=range(28, 1025), parts=False, width=1 / 2),
+    37: Choice("ResNet34_XS", blocks=19, sizes=range(28, 1025), parts=False, width=1 / 4),
+    38: Choice("ResNet34_XXS", blocks=19, sizes=range(28, 1025), parts=False, width=1 / 8),
+    39: Choice("ResNet34_XXXS", blocks=19, sizes=range(28, 1025), parts=False, width=1 / 16),
+    40: Choice("ResNet101", blocks=36, sizes=range(28, 1025), parts=False),
+    41: Choice("ResNet152", blocks=53, sizes=range(28, 1025), parts=False),
+    42: Choice("ResNet18-noskip", blocks=11, sizes=range(28, 1025), parts=False),
+    43: Choice("ResNet34-noskip", blocks=19, sizes=range(28, 1025), parts=False),
+    44: Choice("ResNet18-stem3-w64", blocks=11, sizes=range(28, 1025), parts=False),
 }
 
 # Drawn on clean training images, before any corruption or cue, the same for every view of an image. `cues`: for Teacher and Student alone.

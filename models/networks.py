@@ -1,11 +1,13 @@
 """Networks as lists of blocks, the registry of architectures, modules for their levels, and autoencoders for their images."""
 
+import functools
 import importlib
 import pkgutil
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +15,13 @@ from torch import Tensor, nn
 import info_dicts
 import models
 from errors import InputError
+from registry import is_factory, load_factory
 
 WIDTH_STEPS = 64
+# What names of narrow variants end in; the menu says how narrow they are.
+VARIANTS = ("", "_S", "_XS", "_XXS", "_XXXS")
+# What a factory may return.
+ALLOWED = "a Network, its blocks in a list, or a module, whose last layer is an nn.Linear with one output per class"
 
 
 class Activations(NamedTuple):
@@ -91,17 +98,42 @@ def autoencoder(model: str) -> Callable[[AutoencoderBuilder], AutoencoderBuilder
 def build_network(model: str, classes: int, width: float = 1.0, depth: int | None = None) -> Network:
     """Return a freshly initialised network of an architecture in `info_dicts.MODELS`, drawn from torch's global generator.
 
-    `width` multiplies every hidden number of channels and units (see `scaled`); 1 gives the published network. `depth` is for architectures that
-    have one on the menu, by default that. Raises ValueError for an architecture that is not on the menu and for a depth that it has not, InputError for
-    one that no file builds.
+    `width` multiplies every hidden number of channels and units (see `scaled`); 1 gives the published network, or the narrow one that the menu names.
+    `depth` is for architectures that have one on the menu, by default that. Raises ValueError for an architecture that is not on the menu and for a
+    depth that it has not, InputError for one that no file builds.
+
+    `package.module:factory` instead of a name calls that with `classes` alone. It may return a Network, its blocks in a list, a tuple or an nn.Sequential
+    that ends in an nn.Linear, or any other module whose last layer is an nn.Linear and whose output is that layer's: this becomes the last of two blocks.
+    InputError where it returns something else or raises, and for any width but 1 and any depth.
     """
+    if is_factory(model):
+        return _build_users(model, classes, width, depth)
     choice = _choice(model)
     build = _find(_network_builders, model, "network")
+    if "width" in choice.facts:
+        width *= choice.width
     if "depth" in choice.facts:
         return build(classes, width, choice.depth if depth is None else depth)
     if depth is not None:
         raise ValueError(f"{model} has no depth to choose, got {depth}")
     return build(classes, width)
+
+
+@functools.cache
+def user_choice(name: str) -> info_dicts.Choice:
+    """What the menu would say of a network that `package.module:factory` makes: its blocks, counted without touching any generator of torch.
+
+    The factory is called on the meta device, where nothing is allocated, and for real if it cannot work there. InputError as in `build_network`.
+    """
+    factory = load_factory(name)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            # Weights that are loaded into meta tensors are not, with a warning for each.
+            with torch.device("meta"), warnings.catch_warnings(action="ignore"):
+                made = _users_network(name, factory, 10)
+        except InputError:
+            made = _users_network(name, factory, 10)
+    return info_dicts.Choice(name, blocks=len(made.blocks), sizes=range(1, 4097), parts=False)
 
 
 def build_module(model: str, level: int, width: float = 1.0, kernels: str = "published", size: int | None = None) -> nn.Module:
@@ -172,6 +204,70 @@ def width_for(model: str, classes: int, parameters: int) -> float:
     return high / WIDTH_STEPS
 
 
+class _Place(nn.Identity):
+    """Where the last layer of a module was; keeps what it passed on until `_check_end` has seen it."""
+
+    passed: Tensor | None = None
+
+    def forward(self, x_nu: Tensor) -> Tensor:
+        self.passed = x_nu
+        return x_nu
+
+
+def _check_end(name: str, path: str, module: nn.Module, _: Any, output: object) -> None:
+    """After a forward pass of a module whose last layer was taken out at `path`: InputError unless nothing followed it, so that it may follow the module."""
+    place = module.get_submodule(path)
+    assert isinstance(place, _Place)
+    passed, place.passed = place.passed, None
+    if output is not passed:
+        raise InputError(f"{name}: its output is not that of its last layer, {path}; allowed: {ALLOWED}, after which nothing follows")
+
+
+def _build_users(name: str, classes: int, width: float, depth: int | None) -> Network:
+    if width != 1:
+        raise InputError(f"{name}: has one width, that which its factory gives it; allowed: 1, not {width:g}")
+    if depth is not None:
+        raise InputError(f"{name}: has no depth to choose, got {depth}")
+    made = _users_network(name, load_factory(name), classes)
+    outputs = made.blocks[-1].out_features
+    if outputs != classes:
+        raise InputError(f"{name}: its last layer has {outputs} outputs where {classes} classes were asked for; allowed: {ALLOWED}")
+    return made
+
+
+def _users_network(name: str, factory: Callable[..., Any], classes: int) -> Network:
+    """A network of what a factory makes; its last block is an nn.Linear."""
+    try:
+        made = factory(classes=classes)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(f"{name}: called with classes={classes}, raised {type(error).__name__}: {reason}") from error
+    blocks = _users_blocks(name, made)
+    if len(blocks) < 2 or not all(isinstance(block, nn.Module) for block in blocks) or not isinstance(blocks[-1], nn.Linear):
+        what = type(made).__name__ if not blocks else f"{type(made).__name__} that ends in {type(blocks[-1]).__name__}"
+        raise InputError(f"{name}: makes a {what}; allowed: {ALLOWED}")
+    return made if isinstance(made, Network) else Network(blocks)
+
+
+def _users_blocks(name: str, made: object) -> list[Any]:
+    """What a factory made as blocks, whatever they are."""
+    if isinstance(made, Network):
+        return list(made.blocks)
+    if isinstance(made, list | tuple | nn.ModuleList):
+        return list(made)
+    # A subclass may do more than call one after the other.
+    if isinstance(made, nn.Sequential) and type(made).forward is nn.Sequential.forward and len(made) and isinstance(made[-1], nn.Linear):
+        return list(made)
+    if not isinstance(made, nn.Module):
+        return []
+    path, last = [(path, part) for path, part in made.named_modules() if not any(part.children())][-1]
+    if path and isinstance(last, nn.Linear):
+        made.set_submodule(path, _Place())
+        made.register_forward_hook(functools.partial(_check_end, name, path))
+        return [made, last]
+    return [last]
+
+
 def _register(builders: dict[str, Builder], model: str, build: Builder) -> Builder:
     if model in builders:
         raise ValueError(f"{model} is registered twice")
@@ -189,6 +285,8 @@ def _find(builders: dict[str, Builder], model: str, kind: str) -> Builder:
 
 
 def _choice(model: str) -> info_dicts.Choice:
+    if is_factory(model):
+        return user_choice(model)
     for choice in info_dicts.MODELS.values():
         if choice == model:
             return choice
