@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 import info_dicts
 import models
@@ -35,7 +36,10 @@ class Network(nn.Module):
     """A chain of blocks. Level i is the tensor that enters block i; level 0 is the image.
 
     The last block of an architecture is the linear classifier; an autoencoder's two blocks are encoder and decoder.
+    With a `resolution` whatever starts at level 0 first resizes the images to that width in pixels.
     """
+
+    resolution: int | None = None
 
     def __init__(self, blocks: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -46,13 +50,14 @@ class Network(nn.Module):
 
         That is (N, classes) logits, or an autoencoder's images.
         """
+        x_nchw = resize(x_nchw, self.resolution) if start == 0 else x_nchw
         for block in self.blocks[start:stop]:
             x_nchw = block(x_nchw)
         return x_nchw
 
     def levels(self, x_nchw: Tensor) -> list[Tensor]:
         """Levels 1 to the last, and the output behind them, of one forward pass of the images (N, 3, H, W)."""
-        found = []
+        x_nchw, found = resize(x_nchw, self.resolution), []
         for block in self.blocks:
             x_nchw = block(x_nchw)
             found.append(x_nchw)
@@ -62,6 +67,15 @@ class Network(nn.Module):
         """From level `start`, at most that of the classifier, to the output, with what enters the classifier."""
         penultimate = self(x_nchw, start, -1)
         return Activations(penultimate, self(penultimate, -1))
+
+
+def resize(images_nchw: Tensor, width: int | None) -> Tensor:
+    """Images (N, C, H, W) at a width in pixels and the height that keeps their aspect, rounded: bilinear with antialias. As they are where they have it, or for None."""
+    height, stored = images_nchw.shape[-2:]
+    if width in (None, stored):
+        return images_nchw
+    size = (max(1, round(width * height / stored)), width)
+    return interpolate(images_nchw, size, mode="bilinear", antialias=True)
 
 
 NetworkBuilder = Callable[..., Network]
