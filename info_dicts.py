@@ -278,6 +278,31 @@ LOSSES = {
     6: Choice("Labels", term=False, teacher=False),  # cross-entropy on labels: the control
 }
 
+# What follows the gradient. `beta1`: where `momentum` is the decay of the mean gradient; elsewhere it is that of the velocity.
+OPTIMIZERS = {
+    0: Choice("SGD", beta1=False),
+    1: Choice("Adam", beta1=True),
+    2: Choice("AdamW", beta1=True),  # its weight decay is decoupled
+    3: Choice("RAdam", beta1=True),
+    4: Choice("RMSprop", beta1=False),
+}
+
+# How the learning rate goes on from lr.
+SCHEDULES = {
+    0: Choice("cosine"),  # to 0, or to final_lr
+    1: Choice("step"),  # times step_factor after every step_epochs epochs
+    2: Choice("constant"),
+}
+
+# What the answers on validation images are scored by after every epoch, where an entry names it; all are fractions but mcc, which is in -1..1.
+METRICS = {
+    0: Choice("accuracy"),
+    1: Choice("top5_accuracy"),
+    2: Choice("mcc"),
+    3: Choice("balanced_accuracy"),
+    4: Choice("f1_macro"),
+}
+
 
 def _mechanism(name: str, *numbers: float, short: str = "") -> Choice:
     """A mechanism: its six numbers, and its short name on axes."""

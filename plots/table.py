@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+import info_dicts
 from plots.records import Record, counts, describe_condition
 from train.facts import FACTS
 
@@ -39,6 +40,7 @@ CURVES = {
     "valid_loss": ("valid", "loss"),
     "valid_accuracy": ("valid", "accuracy"),
     "lr": ("train", "lr"),
+    **{f"valid_{name}": ("valid", str(name)) for name in info_dicts.METRICS.values()},
 }
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 import info_dicts
 from train import experiment
 from train.entry import INHERITED, Experiment, Trained
-from train.fields import Evaluation, FieldError, choose, number_of
+from train.fields import Evaluation, FieldError, choose, is_folder, number_of
 
 
 def experiment_class(method: object) -> type[Experiment]:
@@ -40,6 +40,8 @@ def build(entry: object) -> Experiment:
     except ValueError as error:
         raise FieldError("method", str(error)) from None
     raw["method"] = cls.__name__
+    if is_folder(raw.get("dataset")):
+        raw = with_pixels(raw)
     try:
         dataset = choose("dataset", raw.get("dataset"))
     except ValueError as error:
@@ -56,6 +58,18 @@ def build(entry: object) -> Experiment:
         return cls.model_validate(raw)
     except ValidationError as error:
         raise first_problem(cls, error) from None
+
+
+def with_pixels(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry whose folder of images has its pixels in its name: where the name says none, `resolution` is that of the stored images."""
+    if "@" in raw["dataset"]:
+        return dict(raw)
+    pixels = raw.get("resolution")
+    if isinstance(pixels, bool) or not isinstance(pixels, int) or pixels < 8:
+        if "resolution" in raw:
+            raise FieldError("resolution", f"must be a whole number of pixels from 8 on, got {pixels!r}")
+        raise FieldError("dataset", f"{raw['dataset']} says no resolution; write {raw['dataset']}@64, or 'resolution: 64' beside it")
+    return {key: value for key, value in raw.items() if key != "resolution"} | {"dataset": f"{raw['dataset']}@{pixels}"}
 
 
 def build_part(cls: type[Experiment], key: str, method: str, raw: Mapping[str, Any]) -> Experiment:

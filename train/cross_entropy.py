@@ -13,7 +13,7 @@ from models.networks import build_network, count_parameters, width_for
 from train.checkpoint import read_facts
 from train.experiment import ModularSystem
 from train.identity import Identity
-from train.method import Stage
+from train.method import Stage, whole_network
 from train.module import fresh_module
 
 
@@ -25,7 +25,7 @@ class CrossEntropy(Identity):
         self.width = 1.0 if experiment.match is None else matched_width(experiment.match)
 
     def build(self, stage: Stage, results: dict[str, dict[str, float]]) -> nn.Module:
-        return build_network(self.experiment.model, self.classes, self.width)
+        return whole_network(self.experiment, self.width)
 
     def facts(self, results: dict[str, dict[str, float]]) -> dict[str, Any]:
         return {"width": self.width}

@@ -5,15 +5,23 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from data.mechanisms import Mechanism, check, counterfactuals, mechanism_name, read_mechanism, short_name
-from train.entry import Experiment, Trained
-from train.fields import Number, Whole, from_menu
+from train.entry import Experiment, WholeNetwork
+from train.fields import Number, Whole, choose, from_menu
 
 # Above so many classes a Jacobian has the rows of the teacher's top classes alone, unless an entry says how many.
 ALL_CLASSES = 20
 
 
-class UnderCues(Trained):
-    """A network trained on images that carry cues: SGD, cosine annealing from lr to final_lr stepped once per iteration."""
+def default_momentum(optimizer: object) -> float:
+    """The momentum of an optimizer under cues, by number or name, of which an entry says nothing; ValueError for none of the menu's."""
+    try:
+        return 0.9 if choose("optimizer", optimizer).beta1 else 0.0
+    except ValueError as error:
+        raise ValueError(f"optimizer: {error}") from None
+
+
+class UnderCues(WholeNetwork):
+    """A network trained on images that carry cues: by default SGD, cosine annealing from lr to final_lr stepped once per iteration."""
 
     corrupted: ClassVar[bool] = False
     # A student's augmentation asks for no other teacher.
@@ -25,6 +33,7 @@ class UnderCues(Trained):
     batch_size: Annotated[Whole, Field(ge=1)] = 64
     momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[Number, Field(ge=0)] = 0.0
+    # Where cosine annealing ends.
     final_lr: Annotated[Number, Field(ge=0)] = 0.0
 
     # What the training images tell of their class: a number or name of the data set's menu, or six numbers.
@@ -38,6 +47,14 @@ class UnderCues(Trained):
     width: Annotated[Number, Field(gt=0)] = 1.0
     depth: Annotated[Whole, Field(ge=1)] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _beta1(cls, raw: Any) -> Any:
+        """Adam and its kin keep their usual beta1: without momentum is SGD's default here, not theirs."""
+        if isinstance(raw, dict) and "momentum" not in raw and raw.get("optimizer") is not None:
+            return raw | {"momentum": default_momentum(raw["optimizer"])}
+        return raw
+
     @field_validator("mechanism", mode="before")
     @classmethod
     def _mechanism(cls, value: Any, info: ValidationInfo) -> Any:
@@ -49,6 +66,12 @@ class UnderCues(Trained):
         if not isinstance(value, list | tuple):
             raise ValueError(f"must be a list of mechanisms, got {value!r}")
         return tuple(read_mechanism(info.data["dataset"], own) for own in value) if "dataset" in info.data else ()
+
+    @model_validator(mode="after")
+    def _annealed(self) -> "UnderCues":
+        if self.schedule != "cosine" and self.final_lr != self.default_of("final_lr"):
+            raise ValueError(f"final_lr: goes with 'schedule: cosine' only, not with {self.schedule!r}")
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> "UnderCues":
@@ -86,6 +109,8 @@ class UnderCues(Trained):
             return type(self).model_fields[name].default
         if name == "depth":
             return self.choice("model").facts.get("depth")
+        if name == "momentum":
+            return default_momentum(self.optimizer)
         return super().default_of(name)
 
     def canonical(self) -> dict[str, Any]:
@@ -100,13 +125,14 @@ class UnderCues(Trained):
         return fields | {"mechanism": list(self.trained_on)}
 
     def bits(self) -> list[str]:
-        model = [] if self.model == self.default_of("model") else [self.model]
+        model = Experiment.bits(self)
         shape = [
             *([f"x{self.width:g}"] if self.width != 1 else []),
             *([f"d{self.depth}"] if self.depth not in (None, self.default_of("depth")) else []),
         ]
         augmentation = [] if self.augmentation == "None" else [self.augmentation]
-        return [*model, *shape, mechanism_name(self.dataset, self.trained_on), *augmentation]
+        shown = [*model, *shape, *self.resolution_bits()]
+        return [*shown, mechanism_name(self.dataset, self.trained_on), *augmentation, *self.optimizer_bits()]
 
 
 class Teacher(UnderCues):

@@ -14,20 +14,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 import info_dicts
 from errors import InputError
-from train.fields import MENUS, PART, Device, Evaluation, Number, Whole, choose, from_menu, number_of, unpublished
+from train.fields import MENUS, PART, Device, Evaluation, Metrics, Number, Whole, choose, from_menu, number_of, unpublished
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # The three seeds of the published study.
 SEEDS = (38164641, 13579111, 24681012)
 # Fields that change nothing of what is computed, so they are not in the hash.
-UNHASHED = ("study", "tags", "evaluation", "device", "threads")
+UNHASHED = ("study", "tags", "evaluation", "metrics", "device", "threads")
 # What a nested prerequisite takes from the entry around it where it says nothing itself; never lr or weight.
-INHERITED = ("dataset", "model", "seed", "epochs", "batch_size", "precision", "severities", "augmentation", *UNHASHED)
+INHERITED = (
+    "dataset", "model", "seed", "epochs", "batch_size", "precision", "severities", "augmentation", "study", "tags", "evaluation", "device", "threads",
+)  # fmt: skip
 
 
 def runs_root() -> Path:
@@ -67,9 +69,10 @@ class Experiment(BaseModel):
     @model_validator(mode="after")
     def _possible(self) -> "Experiment":
         dataset, model = self.choice("dataset"), self.choice("model")
-        if dataset.shape[-1] not in model.sizes:
-            fitting = ", ".join(m for m in info_dicts.MODELS.values() if dataset.shape[-1] in m.sizes)
-            raise ValueError(f"model: {model} takes no images of {dataset.shape[-1]} px ({dataset}); allowed: {fitting}")
+        if self.pixels not in model.sizes:
+            fitting = ", ".join(m for m in info_dicts.MODELS.values() if self.pixels in m.sizes)
+            made = f"{dataset}" if self.pixels == dataset.shape[-1] else f"resolution of {dataset}"
+            raise ValueError(f"model: {model} takes no images of {self.pixels} px ({made}); allowed: {fitting}")
         if self.corrupted and (dataset.shape[-1] != dataset.shape[-2] or dataset.shape[-1] == 1):
             square = ", ".join(d for d in info_dicts.DATASETS.values() if d.shape[-1] == d.shape[-2] > 1)
             raise ValueError(f"dataset: {self.method} needs square images, {dataset} has none; allowed: {square}")
@@ -82,6 +85,11 @@ class Experiment(BaseModel):
     def choice(self, key: str) -> Any:
         """The menu's choice behind one of this experiment's names, with its facts as attributes."""
         return choose(key, getattr(self, key))
+
+    @property
+    def pixels(self) -> int:
+        """The width of the images that its network sees."""
+        return int(self.choice("dataset").shape[-1])
 
     def requires(self) -> "list[Experiment]":
         """The experiments that must be finished before this one starts, in order."""
@@ -165,7 +173,7 @@ class Experiment(BaseModel):
 
     def bits(self) -> list[str]:
         """What a reader wants to see in the run's name, between the method and the seed."""
-        return [] if self.model == self.default_of("model") else [self.model]
+        return [] if self.model == self.default_of("model") else [self.model.replace(":", ".")]
 
     @cached_property
     def name(self) -> str:
@@ -174,9 +182,14 @@ class Experiment(BaseModel):
         return "-".join([*words, self.hash[:12]])
 
     @property
+    def place(self) -> Path:
+        """Where the run directory lies in the folder of runs."""
+        return Path(re.sub(r"[^A-Za-z0-9._-]", "-", self.dataset)) / self.name
+
+    @property
     def directory(self) -> Path:
         """The run directory."""
-        return runs_root() / self.dataset / self.name
+        return runs_root() / self.place
 
     def recipes(self) -> dict[str, int]:
         """The recipe numbers on which this experiment's results rest: its own and its prerequisites'."""
@@ -200,17 +213,42 @@ def canonical_value(name: str, value: Any) -> Any:
 
 
 class Trained(Experiment):
-    """A network trained by SGD with momentum, cosine annealing stepped once per epoch, best weights by validation loss."""
+    """A network that is trained: by default by SGD with momentum and cosine annealing stepped once per epoch; best weights by validation loss."""
 
     anneal: ClassVar[Literal["epoch", "iteration"]] = "epoch"
+    # Whether it tells the classes of images, so that metrics can score it.
+    classifies: ClassVar[bool] = True
 
     augmentation: Annotated[str, from_menu("augmentation")]
     epochs: Annotated[Whole, Field(ge=1)] = 200
     batch_size: Annotated[Whole, Field(ge=1)] = 256
     precision: Literal["float32", "bfloat16"] = "float32"
     lr: Annotated[Number, Field(gt=0)]
+    optimizer: Annotated[str, from_menu("optimizer")] = "SGD"
+    # Of SGD and RMSprop; of Adam, AdamW and RAdam it is beta1.
     momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[Number, Field(ge=0)] = 5e-4
+    schedule: Annotated[str, from_menu("schedule")] = "cosine"
+    # Of `schedule: step`: after so many epochs the learning rate is multiplied by the factor, again and again.
+    step_epochs: Annotated[Whole, Field(ge=1)] | None = None
+    step_factor: Annotated[Number, Field(gt=0, lt=1)] = 0.1
+    # What validation images are scored by after every epoch, beside loss and accuracy.
+    metrics: Metrics = ()
+
+    @model_validator(mode="after")
+    def _scheduled(self) -> "Trained":
+        if self.schedule == "step" and self.step_epochs is None:
+            raise ValueError("step_epochs: missing; 'schedule: step' needs it")
+        for key in ("step_epochs", "step_factor"):
+            if self.schedule != "step" and getattr(self, key) != self.default_of(key):
+                raise ValueError(f"{key}: goes with 'schedule: step' only, not with {self.schedule!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _scored(self) -> "Trained":
+        if self.metrics and not self.classifies:
+            raise ValueError(f"metrics: {self.method} tells no classes; they are for parts and networks that do")
+        return self
 
     @model_validator(mode="after")
     def _augmented(self) -> "Trained":
@@ -222,4 +260,37 @@ class Trained(Experiment):
         return self
 
     def bits(self) -> list[str]:
-        return [*super().bits(), f"lr{self.lr:g}"]
+        return [*super().bits(), *self.optimizer_bits(), f"lr{self.lr:g}"]
+
+    def optimizer_bits(self) -> list[str]:
+        """The optimizer and the schedule in the run's name, where they are not the usual ones."""
+        schedule = {"cosine": [], "step": [f"step{self.step_epochs}"]}.get(self.schedule, [self.schedule])
+        return [*([] if self.optimizer == self.default_of("optimizer") else [self.optimizer]), *schedule]
+
+
+class WholeNetwork(Trained):
+    """A network from the images to the classes. With a resolution it sees them resized, once they are augmented, corrupted and standardised."""
+
+    # The width in pixels; the height keeps the aspect. The stored width is the same experiment as none.
+    resolution: Annotated[Whole, Field(ge=8)] | None = None
+
+    @field_validator("resolution", mode="after")
+    @classmethod
+    def _resolution(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is None or "dataset" not in info.data:
+            return value
+        stored = choose("dataset", info.data["dataset"]).shape[-1]
+        if stored == 1:
+            raise ValueError(f"{info.data['dataset']} has no images to resize")
+        return None if value == stored else value
+
+    @property
+    def pixels(self) -> int:
+        return self.resolution or super().pixels
+
+    def bits(self) -> list[str]:
+        return [*super().bits(), *self.resolution_bits()]
+
+    def resolution_bits(self) -> list[str]:
+        """The resolution in the run's name, where there is one."""
+        return [f"r{self.resolution}"] if self.resolution else []

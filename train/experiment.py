@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from data.compositions import ELEMENTALS
 from train.cue_experiments import Student, Teacher
-from train.entry import Experiment, Trained, canonical_value
+from train.entry import Experiment, Trained, WholeNetwork, canonical_value
 from train.fields import (
     Corruptions,
     Number,
@@ -23,7 +23,7 @@ from train.fields import (
 __all__ = ["Student", "Teacher"]
 
 
-class Identity(Trained):
+class Identity(WholeNetwork):
     """The whole network trained on clean images alone: the backbone of modules, and a baseline."""
 
     method: Literal["Identity"] = "Identity"
@@ -34,7 +34,7 @@ def only(corruptions: tuple[str, ...]) -> str:
     return "" if corruptions == ELEMENTALS else f"{', '.join(corruptions)} only"
 
 
-class Views(Trained):
+class Views(WholeNetwork):
     """Training of a whole network on every elemental corruption and Identity."""
 
     nested: ClassVar[dict[str, str]] = {"match": "ModularSystem"}
@@ -165,6 +165,10 @@ class Module(OneCorruption):
             raise ValueError("search_epochs: goes with 'level: auto' only")
         if (self.backbone.dataset, self.backbone.model) != (self.dataset, self.model):
             raise ValueError("backbone: must have the data set and the model of its module")
+        if self.backbone.resolution is not None:
+            raise ValueError(
+                f"backbone.resolution: modules are made for images as they are stored ({self.pixels} px), got {self.backbone.resolution}"
+            )
         return self
 
     def level_of(self, corruption: str) -> int | str:
@@ -191,19 +195,25 @@ class Module(OneCorruption):
         return [*Experiment.bits(self), self.corruption, level, f"lr{self.lr:g}", f"w{self.weight:g}", *self.variant_bits()]
 
     def variant_bits(self) -> list[str]:
-        return [*([] if self.pass_through else ["bypass"]), *([] if self.kernels == "published" else [self.kernels])]
+        return [
+            *self.optimizer_bits(),
+            *([] if self.pass_through else ["bypass"]),
+            *([] if self.kernels == "published" else [self.kernels]),
+        ]
 
 
 class Autoencoder(OneCorruption):
     """An image-to-image network that undoes one corruption: pixel MSE to the clean image, in network space."""
 
+    classifies: ClassVar[bool] = False
+
     method: Literal["Autoencoder"] = "Autoencoder"
 
     def bits(self) -> list[str]:
-        return [*Experiment.bits(self), self.corruption, f"lr{self.lr:g}"]
+        return [*Experiment.bits(self), self.corruption, *self.optimizer_bits(), f"lr{self.lr:g}"]
 
 
-class JointClassifier(Trained):
+class JointClassifier(WholeNetwork):
     """A whole network trained on clean images and on what the frozen autoencoders make of each single corruption."""
 
     nested: ClassVar[dict[str, str]] = {"autoencoder": "Autoencoder"}
@@ -240,6 +250,8 @@ class JointClassifier(Trained):
 
 class Router(Trained):
     """A network that names the corruptions of an image, trained on single corruptions and clean images."""
+
+    classifies: ClassVar[bool] = False
 
     method: Literal["Router"] = "Router"
     corruptions: Corruptions = ELEMENTALS

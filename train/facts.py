@@ -43,5 +43,5 @@ def run_facts(experiment: Experiment, directory: Path, parameters: Mapping[str, 
         counted = parameters or ({"trained_parameters": own["parameters"]} if "parameters" in own else {})
         return {**counted, **{key: own[key] for key in ("best_epoch", *COSTS) if key in own}}
     root = directory.parent.parent
-    parts = [own, *(done.of(root / part.dataset / part.name) for part in prerequisites(experiment).values())]
+    parts = [own, *(done.of(root / part.place) for part in prerequisites(experiment).values())]
     return {**parameters, **{key: sum(part.get(key, 0) for part in parts) for key in COSTS if all(key in part for part in parts[1:])}}

@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
@@ -10,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 import info_dicts
 from data.compositions import abbreviate, compositions
 from errors import InputError
+from registry import is_factory
 
 PART = 500  # images
 
@@ -22,6 +24,9 @@ MENUS: dict[str, Mapping[int, str]] = {
     "severities": info_dicts.CORRUPTIONS,
     "augmentation": info_dicts.AUGMENTATIONS,
     "loss": info_dicts.LOSSES,
+    "optimizer": info_dicts.OPTIMIZERS,
+    "schedule": info_dicts.SCHEDULES,
+    "metrics": info_dicts.METRICS,
 }
 
 
@@ -33,21 +38,61 @@ class FieldError(ValueError):
         self.key, self.problem = key, problem
 
 
+# Building a network once is enough.
+@lru_cache
+def _user_model(name: str) -> Any:
+    from models.networks import user_choice
+
+    return user_choice(name)
+
+
+def _user_dataset(name: str) -> Any:
+    from data.facts import dataset_choice
+
+    return dataset_choice(name)
+
+
+# What users bring along stands on no menu: how it is named, and what finds its facts. That loads torch or h5py, so it is imported only then.
+BROUGHT: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "model": ("package.module:factory", _user_model),
+    "dataset": ("folder:NAME@PIXELS or package.module:factory", _user_dataset),
+}
+
+
+def is_folder(value: object) -> bool:
+    """Whether a value of an entry names a folder of images, `folder:NAME@PIXELS` or, as yet without its pixels, `folder:NAME`."""
+    return isinstance(value, str) and value.startswith("folder:")
+
+
+def is_brought(key: str, value: object) -> bool:
+    """Whether a value names what a user brings along for this key."""
+    return key in BROUGHT and (is_factory(value) or (key == "dataset" and is_folder(value)))
+
+
 def choose(key: str, value: object) -> Any:
-    """The menu's choice (a string that carries its facts) for a number or a name; ValueError that names what is allowed."""
+    """The menu's choice (a string that carries its facts) for a number or a name, or that of what a user brings along.
+
+    ValueError that names what is allowed, or what is wrong with what the user brings.
+    """
     menu = MENUS[key]
     if isinstance(value, int) and not isinstance(value, bool) and value in menu:
         return menu[value]
     for name in menu.values():
         if isinstance(value, str) and value == name:
             return name
-    allowed = ", ".join(f"{number} {name}" for number, name in menu.items())
+    if is_brought(key, value):
+        try:
+            return BROUGHT[key][1](str(value))
+        except InputError as error:
+            raise ValueError(str(error)) from None
+    own = [BROUGHT[key][0]] if key in BROUGHT else []
+    allowed = ", ".join([*(f"{number} {name}" for number, name in menu.items()), *own])
     raise ValueError(f"{value!r} is not on the menu; allowed: {allowed}")
 
 
-def number_of(key: str, name: str) -> int:
-    """The menu number of a name."""
-    return next(number for number, choice in MENUS[key].items() if choice == name)
+def number_of(key: str, name: str) -> int | str:
+    """The menu number of a name; what a user brings along has its name alone."""
+    return name if is_brought(key, name) else next(number for number, choice in MENUS[key].items() if choice == name)
 
 
 def read_whole(value: object) -> object:
@@ -76,6 +121,16 @@ def read_corruptions(value: object) -> tuple[str, ...]:
     if len(set(names)) < len(names) or "Identity" in names:
         raise ValueError(f"must be different corruptions without Identity, got {', '.join(names)}")
     return tuple(sorted(names, key=lambda name: number_of("corruption", name)))
+
+
+def read_metrics(value: object) -> tuple[str, ...]:
+    """Different metrics by number or name, in menu order."""
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be a list of metrics, got {value!r}")
+    names = [str(choose("metrics", item)) for item in value]
+    if len(set(names)) < len(names):
+        raise ValueError(f"must be different metrics, got {', '.join(names)}")
+    return tuple(str(name) for name in info_dicts.METRICS.values() if name in names)
 
 
 def by_corruption(value: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -110,6 +165,7 @@ def from_menu(key: str) -> BeforeValidator:
 Device = Annotated[str, BeforeValidator(read_device)]
 Whole = Annotated[int, BeforeValidator(read_whole)]
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(read_number)]
+Metrics = Annotated[tuple[str, ...], BeforeValidator(read_metrics)]
 Corruptions = Annotated[tuple[str, ...], BeforeValidator(read_corruptions)]
 TestSeverities = Annotated[dict[str, int], BeforeValidator(read_severities)]
 # Training at the published severity is the same experiment whether a list says so or not.

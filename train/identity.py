@@ -7,13 +7,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from data.batches import Batch
-from models.networks import build_network
-from train.method import Method, PlainSystem, Stage, Step, System, load_network
+from train.method import Method, PlainSystem, Stage, Step, System, load_network, whole_network
 
 
 class Identity(Method):
     def build(self, stage: Stage, results: dict[str, dict[str, float]]) -> nn.Module:
-        return build_network(self.experiment.model, self.classes)
+        return whole_network(self.experiment)
 
     def loss(self, network: nn.Module, batch: Batch) -> Step:
         logits = network(batch.images_nchw)

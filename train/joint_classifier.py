@@ -7,10 +7,9 @@ from torch import nn
 
 from data.batches import Batch
 from data.datasets import DataSet
-from models.networks import build_network
 from train.autoencoder import load_autoencoders
 from train.identity import Identity
-from train.method import Stage, Step
+from train.method import Step
 
 
 class JointClassifier(Identity):
@@ -18,9 +17,6 @@ class JointClassifier(Identity):
         super().__init__(experiment, dataset, device)
         self.views = (*experiment.corruptions, "Identity")
         self.autoencoders = load_autoencoders(experiment.autoencoders(), device)
-
-    def build(self, stage: Stage, results: dict[str, dict[str, float]]) -> nn.Module:
-        return build_network(self.experiment.model, self.classes)
 
     def loss(self, network: nn.Module, batch: Batch) -> Step:
         """Cross-entropy over all views; a corrupted view passes through its own autoencoder first, the clean one unchanged."""

@@ -1,7 +1,7 @@
 """The one training loop: stages, epochs, schedule, validation, best weights, checkpoint and exact resume, progress, logging.
 
-SGD with momentum; the learning rate follows a cosine from lr to 0 (or the experiment's final_lr) over the experiment's epochs, stepped once per epoch, or
-per iteration for experiments that say so. The weights
+The experiment names its optimizer and the schedule of its learning rate (train/optimizers.py), which is stepped once per epoch, or per iteration for
+experiments that say so. The weights
 kept are those with the lowest validation loss, the later of equals. Killed at any moment and started again, a run on the
 same number of CPU threads ends with the same bits: generator states, data order, sums of the epoch so far and best-so-far are part of the
 checkpoint. Told to stop (SIGTERM), it finishes the step, writes a checkpoint and raises Interrupted.
@@ -24,13 +24,14 @@ from models.networks import count_parameters
 from train import interrupt
 from train.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from train.method import Method, Stage, Step
+from train.metrics import Tally
+from train.optimizers import learning_rate, make_optimizer
 from train.run import Run
 
 # After an epoch a checkpoint is written once training has taken this many times as long as writing the last one did: at most 2 % extra.
 SAVE_RATIO = 50.0
 # Inside an epoch it is written after this many seconds: what is lost where a node goes away without notice.
 SAVE_SECONDS = 600.0
-VALIDATION = ("valid_loss", "valid_accuracy")
 
 
 def choose_device(name: str) -> torch.device:
@@ -44,9 +45,9 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def learning_rate(lr: float, step: int, steps: int, final: float = 0.0) -> float:
-    """Cosine annealing from lr at step 0 towards `final` at step `steps` (of epochs, or of iterations)."""
-    return final + (lr - final) * 0.5 * (1 + math.cos(math.pi * step / steps))
+def validation_of(row: dict[str, Any]) -> dict[str, Any]:
+    """What a row says of the validation images."""
+    return {key: value for key, value in row.items() if key.startswith("valid_")}
 
 
 def generator_states(device: torch.device) -> dict[str, Tensor]:
@@ -181,7 +182,7 @@ class Loop:
             "image_steps": self.image_steps,
             "search_trials": len(self.stages) - 1,
             "best_epoch": best["epoch"],
-            **{key: best[key] for key in VALIDATION if key in best},
+            **validation_of(best),
             "train_seconds": self.seconds,
         }
 
@@ -190,7 +191,7 @@ class Loop:
         e = self.experiment
         torch.manual_seed(derive("initialisation", e.seed, stage.name.partition("-")[0]))
         network = self.method.build(stage, self.results).to(self.device)
-        optimizer = torch.optim.SGD(network.parameters(), lr=e.lr, momentum=e.momentum, weight_decay=e.weight_decay)
+        optimizer = make_optimizer(network.parameters(), e)
         training = Training(number, stage, network, optimizer, self.device)
         if resumed is None:
             torch.manual_seed(derive("dropout", e.seed, stage.name))
@@ -201,7 +202,7 @@ class Loop:
             if training.epoch == training.batch == 0:
                 self.watch(training, 0)
             row = self.epoch(training, batches)
-            validation = {key: row[key] for key in VALIDATION if key in row}
+            validation = validation_of(row)
             training.epoch += 1
             training.begin_epoch()
             if row["valid_loss"] <= training.best["valid_loss"]:
@@ -245,12 +246,16 @@ class Loop:
         training.seconds = before + middle - start
         training.generators = generator_states(self.device)
         network.eval()
-        valid = Sums(self.device)
+        valid, tally = Sums(self.device), Tally(self.method.classes, self.device)
         with torch.no_grad():
             for batch in batches.validation():
                 self.pause_if_told(training)
-                valid.add(self.method.loss(network, batch), batch.labels_n)
+                step = self.method.loss(network, batch)
+                valid.add(step, batch.labels_n)
+                if self.experiment.metrics and step.logits_nk is not None:
+                    tally.add(step.logits_nk, batch.labels_n)
         means |= valid.means("valid")
+        means |= {f"valid_{name}": value for name, value in tally.values(self.experiment.metrics).items()}
         found = self.method.examine(network, lambda: self.pause_if_told(training))
         if found:
             found["iteration"] = (training.epoch + 1) * batches.steps()
@@ -280,7 +285,7 @@ class Loop:
         done, steps = training.epoch, e.epochs
         if e.anneal == "iteration":
             done, steps = done * batches.steps() + training.batch, steps * batches.steps()
-        lr = learning_rate(e.lr, done, steps, getattr(e, "final_lr", 0.0))
+        lr = learning_rate(e, done, steps)
         for group in training.optimizer.param_groups:
             group["lr"] = lr
 

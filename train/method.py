@@ -151,14 +151,25 @@ class PlainSystem(System):
 Part = TypeVar("Part", bound=nn.Module)
 
 
+def whole_network(experiment: Any, width: float = 1.0, depth: int | None = None) -> Network:
+    """A freshly initialised network from an experiment's images to its classes, which sees them at the experiment's resolution."""
+    network = build_network(experiment.model, experiment.choice("dataset").classes, width, depth)
+    network.resolution = experiment.resolution
+    return network
+
+
 def load_part(part: Part, experiment: Experiment, device: torch.device) -> Part:
     """A freshly built network with the weights of a finished run, frozen, in eval mode on the device."""
     load_weights(part, experiment)
     return part.to(device).eval().requires_grad_(False)
 
 
+def fresh_network(experiment: Experiment) -> Network:
+    """The classifier of a finished run as it is built, before its training."""
+    facts = read_facts(experiment)
+    return whole_network(experiment, facts.get("width", 1.0), facts.get("depth"))
+
+
 def load_network(experiment: Experiment, device: torch.device) -> Network:
     """The trained classifier of a finished run, frozen, in eval mode on the device."""
-    facts = read_facts(experiment)
-    network = build_network(experiment.model, experiment.choice("dataset").classes, facts.get("width", 1.0), facts.get("depth"))
-    return load_part(network, experiment, device)
+    return load_part(fresh_network(experiment), experiment, device)

@@ -9,6 +9,7 @@ from typing import Any
 
 from data.compositions import n_corruptions
 from errors import COME_AGAIN
+from info_dicts import METRICS
 from train.entry import Experiment
 from train.evaluations import Tested, evaluation_path, read_evaluation
 from train.facts import DoneFiles, run_facts
@@ -65,7 +66,8 @@ class Subject(ABC):
 
 # Raised when a W&B run is to hold more: records of before count as incomplete, and `python -m train sync` sends them again.
 FORM = 2
-CURVES = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
+# Accuracy is the first of the metrics.
+CURVES = ("train_loss", "train_accuracy", "valid_loss", *(f"valid_{name}" for name in METRICS.values()))
 PLAIN = ("epoch", "iteration", "lr", "images_per_second")
 
 

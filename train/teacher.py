@@ -10,9 +10,9 @@ from data.batches import Batch
 from data.cue_batches import CueBatch, CueBatches
 from data.datasets import DataSet
 from errors import InputError
-from models.networks import Network, build_network
+from models.networks import Network
 from train.counterfactual import CounterfactualTest
-from train.method import Method, Stage, Step, Tick
+from train.method import Method, Stage, Step, Tick, whole_network
 
 
 class CueMethod(Method):
@@ -39,7 +39,7 @@ class CueMethod(Method):
     def fresh(self) -> Network:
         """A freshly initialised network of the experiment."""
         e = self.experiment
-        return build_network(e.model, self.classes, e.width, e.depth)
+        return whole_network(e, e.width, e.depth)
 
     def test(self, tick: Tick) -> CounterfactualTest:
         if self._test is None:

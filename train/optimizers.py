@@ -1,0 +1,74 @@
+"""The optimizers and the schedules of the learning rate, by their names on the menus.
+
+A further one is an entry here and a line in info_dicts.OPTIMIZERS or info_dicts.SCHEDULES.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+from errors import InputError
+from train.entry import Trained
+
+Parameters = Iterable[nn.Parameter]
+Maker = Callable[[Parameters, Trained], torch.optim.Optimizer]
+# The rate after `done` of `total` steps of the schedule, epochs or iterations.
+Schedule = Callable[[Trained, int, int], float]
+
+
+def with_momentum(cls: Callable[..., torch.optim.Optimizer]) -> Maker:
+    """Optimizers that keep a velocity, whose decay is the experiment's momentum."""
+    return lambda parameters, e: cls(parameters, lr=e.lr, momentum=e.momentum, weight_decay=e.weight_decay)
+
+
+def with_moments(cls: Callable[..., torch.optim.Optimizer]) -> Maker:
+    """Optimizers that keep means of the gradient and of its square; the experiment's momentum is the first one's decay, the second has the usual 0.999."""
+    return lambda parameters, e: cls(parameters, lr=e.lr, betas=(e.momentum, 0.999), weight_decay=e.weight_decay)
+
+
+OPTIMIZERS: dict[str, Maker] = {
+    "SGD": with_momentum(torch.optim.SGD),
+    "Adam": with_moments(torch.optim.Adam),
+    "AdamW": with_moments(torch.optim.AdamW),
+    "RAdam": with_moments(torch.optim.RAdam),
+    "RMSprop": with_momentum(torch.optim.RMSprop),
+}
+
+
+def cosine(e: Trained, done: int, total: int) -> float:
+    """Annealing from lr towards final_lr, of experiments that have one, or 0 (Loshchilov and Hutter, arXiv 1608.03983)."""
+    final: float = getattr(e, "final_lr", 0.0)
+    return final + (e.lr - final) * 0.5 * (1 + math.cos(math.pi * done / total))
+
+
+def step(e: Trained, done: int, total: int) -> float:
+    """lr * step_factor ** (finished epochs // step_epochs)."""
+    assert e.step_epochs is not None
+    return e.lr * e.step_factor ** (done * e.epochs // (total * e.step_epochs))
+
+
+def constant(e: Trained, done: int, total: int) -> float:
+    """lr."""
+    return e.lr
+
+
+SCHEDULES: dict[str, Schedule] = {"cosine": cosine, "step": step, "constant": constant}
+
+
+def make_optimizer(parameters: Parameters, e: Trained) -> torch.optim.Optimizer:
+    """A fresh optimizer of an experiment's parameters, with its learning rate, momentum and weight decay; InputError for one that has no entry here."""
+    if e.optimizer not in OPTIMIZERS:
+        raise InputError(f"{e.optimizer} is on the menu, but not in train/optimizers.py")
+    return OPTIMIZERS[e.optimizer](parameters, e)
+
+
+def learning_rate(e: Trained, done: int, total: int) -> float:
+    """The learning rate of the step that comes after `done` of the `total` steps of an experiment, which are all its epochs, or all its iterations.
+
+    InputError for a schedule that has no entry here.
+    """
+    if e.schedule not in SCHEDULES:
+        raise InputError(f"{e.schedule} is on the menu, but not in train/optimizers.py")
+    return SCHEDULES[e.schedule](e, done, total)
