@@ -399,4 +399,12 @@ ANALYSES = {
     1: Choice("deephys"),
     2: Choice("saliency", cues=True),
     3: Choice("features", cues=True),
+    # `layers`: of the layers of one network, as a table; an entry names these under `analyses`.
+    4: Choice("saturation", layers=True),
+    5: Choice("projection", layers=True),
+    6: Choice("latents", layers=True),
+    7: Choice("probes", layers=True),
+    8: Choice("receptive_field", layers=True),
+    9: Choice("cost", layers=True),
+    10: Choice("metrics", layers=True),
 }

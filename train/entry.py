@@ -14,18 +14,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_serializer, field_validator, model_validator
 
 import info_dicts
 from errors import InputError
-from train.fields import MENUS, PART, Device, Evaluation, Metrics, Number, Whole, choose, from_menu, number_of, unpublished
+from train.fields import MENUS, PART, Analyses, Device, Evaluation, Metrics, Number, Whole, choose, from_menu, number_of, unpublished
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # The three seeds of the published study.
 SEEDS = (38164641, 13579111, 24681012)
 # Fields that change nothing of what is computed, so they are not in the hash.
-UNHASHED = ("study", "tags", "evaluation", "metrics", "device", "threads")
+UNHASHED = ("study", "tags", "evaluation", "analyses", "metrics", "device", "threads")
 # What a nested prerequisite takes from the entry around it where it says nothing itself; never lr or weight.
 INHERITED = (
     "dataset", "model", "seed", "epochs", "batch_size", "precision", "severities", "augmentation", "study", "tags", "evaluation", "device", "threads",
@@ -58,6 +58,8 @@ class Experiment(BaseModel):
     study: Annotated[str, Field(pattern=r"^[\w. -]*$")] = ""
     tags: tuple[str, ...] = ()
     evaluation: Evaluation = Evaluation()
+    # What is looked at in its layers once it is trained, by analysis.
+    analyses: Analyses = {}
     device: Device = "auto"
     threads: Annotated[Whole, Field(ge=1, le=1024)] | None = None
 
@@ -65,6 +67,16 @@ class Experiment(BaseModel):
     def part(cls, key: str, raw: Mapping[str, Any]) -> dict[str, Any]:
         """What this method gives to the nested prerequisite `key` beyond the inherited fields."""
         return {}
+
+    @field_serializer("analyses")
+    def _plain(self, analyses: dict[str, Any]) -> dict[str, Any]:
+        return {name: options.model_dump(mode="json", exclude_defaults=True) for name, options in analyses.items()}
+
+    @model_validator(mode="after")
+    def _analysable(self) -> "Experiment":
+        if self.analyses and not (self.is_system or not self.corrupted):
+            raise ValueError(f"analyses: {self.method} is a part, which classifies nothing by itself; ask for them in a system's entry")
+        return self
 
     @model_validator(mode="after")
     def _possible(self) -> "Experiment":

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator
 
 import info_dicts
+from analysis.options import Options, read_analyses
 from data.compositions import abbreviate, compositions
 from errors import InputError
 from registry import is_factory
@@ -165,6 +166,7 @@ def from_menu(key: str) -> BeforeValidator:
 Device = Annotated[str, BeforeValidator(read_device)]
 Whole = Annotated[int, BeforeValidator(read_whole)]
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(read_number)]
+Analyses = Annotated[dict[str, SerializeAsAny[Options]], BeforeValidator(read_analyses)]
 Metrics = Annotated[tuple[str, ...], BeforeValidator(read_metrics)]
 Corruptions = Annotated[tuple[str, ...], BeforeValidator(read_corruptions)]
 TestSeverities = Annotated[dict[str, int], BeforeValidator(read_severities)]

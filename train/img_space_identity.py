@@ -25,6 +25,10 @@ class ImgSpaceNetwork(System):
         self.routing, self.router = routing, routing.router
         self.trained_parameters = self.total_parameters = count_parameters(self)
 
+    @property
+    def network(self) -> Network:  # type: ignore[override]
+        return self.classifier
+
     def restore(self, images_nchw: Tensor, composition: Sequence[str]) -> Tensor:
         return self.routing.follow(self.chain, images_nchw, composition)
 

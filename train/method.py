@@ -45,6 +45,8 @@ class System(nn.Module):
 
     trained_parameters: int
     total_parameters: int
+    # The network whose levels and layers analyses look at.
+    network: Network
     # Names what `restore` does: of systems with the same name it is done once for all.
     restoration: Hashable = None
 

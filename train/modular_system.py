@@ -25,6 +25,10 @@ class ModularNetwork(System):
         self.routing, self.router = routing, routing.router
         self.trained_parameters = self.total_parameters = count_parameters(self)
 
+    @property
+    def network(self) -> Network:  # type: ignore[override]
+        return self.backbone
+
     def steps(self, names: Sequence[str]) -> list[tuple[int, str]]:
         """The (level, corruption) of the modules that undo these corruptions, in the order in which they are applied."""
         return sorted(((self.levels[name], name) for name in names), key=lambda step: step[0])

@@ -28,6 +28,7 @@ from typing import Any
 
 from errors import Diverged, Held, InputError, Interrupted, RunError
 from train import slurm
+from train.analysed import missing_analyses
 from train.entry import ROOT, Experiment
 from train.fields import MENUS, number_of
 from train.lock import Lock, describe, holder
@@ -37,7 +38,7 @@ from train.lock import Lock, describe, holder
 class State:
     """What the files of a run say, with a detail.
 
-    done, trained (evaluation missing), running, failed, stopped (told to, where it goes on), lost (started, but nobody works on it and no
+    done, trained (evaluation or an analysis missing), running, failed, stopped (told to, where it goes on), lost (started, but nobody works on it and no
     end was written: killed, out of memory, a dead node), stale or new.
     """
 
@@ -139,7 +140,9 @@ def state(experiment: Experiment) -> State:
     if owner is not None:
         return State("running", f"{describe(owner)}, {progress(directory)}")
     if (directory / "done.json").exists():
-        return State("done") if evaluated(experiment) else State("trained", f"evaluation {experiment.testing.key} missing")
+        lacking = [] if evaluated(experiment) else [f"evaluation {experiment.testing.key}"]
+        lacking += [f"analysis {name}" for name in missing_analyses(experiment)]
+        return State("trained", f"{', '.join(lacking)} missing") if lacking else State("done")
     failure = read_json(directory / "failed.json")
     if failure is not None:
         return State("failed", f"{failure['error'].removeprefix(experiment.name + ': ')}{log_of(failure)}")
