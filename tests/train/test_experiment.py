@@ -9,12 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import info_dicts
+from errors import InputError
 from plots.records import rebuild
 from train.build import build
-from train.fields import FieldError
+from train.fields import BROUGHT, FieldError
+from train.run import resolved
 
 IDENTITY = {"dataset": 0, "method": "Identity", "lr": 0.1}
 MODULE = {"dataset": 0, "method": "Module", "corruption": "Swirl", "level": "auto", "lr": 0.01, "weight": 1, "backbone": {"lr": 0.1}}
+TEACHER = {"dataset": 0, "method": "Teacher", "mechanism": "B", "lr": 0.1}
+STUDENT = {"dataset": 0, "method": "Student", "mechanism": "P", "loss": "Base", "lr": 0.1, "teacher": {"mechanism": "B", "lr": 0.1}}
 SYSTEM = {"dataset": 0, "method": "ModularSystem", "backbone": {"lr": 0.1}, "module": {"level": "auto", "lr": 0.01, "weight": 1}}
 
 # Numbers are append-only and so are defaults: a run directory of today must be found for ever. Never edit, only add.
@@ -97,6 +101,9 @@ MENUS = {
     },
     "AUGMENTATIONS": {0: "None", 1: "CropFlip", 2: "Mixup", 3: "CropFlipRotate", 4: "Union"},
     "LOSSES": {0: "Base", 1: "Jacobian", 2: "Contrastive", 3: "FeatureMatching", 4: "AttentionTransfer", 5: "CRD", 6: "Labels"},
+    "OPTIMIZERS": {0: "SGD", 1: "Adam", 2: "AdamW", 3: "RAdam", 4: "RMSprop"},
+    "SCHEDULES": {0: "cosine", 1: "step", 2: "constant"},
+    "METRICS": {0: "accuracy", 1: "top5_accuracy", 2: "mcc", 3: "balanced_accuracy", 4: "f1_macro"},
     "ANALYSES": {0: "invariance", 1: "deephys", 2: "saliency", 3: "features"},
 }
 BOX = {
@@ -195,6 +202,10 @@ GOLDEN: list[tuple[dict, str]] = [
     ({"dataset": 0, "method": 11, "mechanism": 0, "loss": 0, "lr": 0.1, "teacher": {"mechanism": 1, "lr": 0.1}}, "4a3f58832687146c"),
     ({"dataset": 3, "method": 11, "mechanism": 6, "loss": 5, "alpha": 0.2, "contrast_temperature": 0.1, "lr": 0.1, "model": 4, "counterfactuals": [0, 6], "teacher": {"mechanism": 0, "lr": 0.1, "model": 5}}, "cf28b3400e69b87c"),
     ({"dataset": 11, "method": 11, "mechanism": [0.5, 0.5, 0.5, 0, 0, 0], "loss": 6, "lr": 0.3, "model": 9}, "93c3b1b1d4856117"),
+    ({"dataset": 0, "method": 0, "lr": 0.001, "optimizer": 2, "schedule": "step", "step_epochs": 30, "step_factor": 0.2, "model": 4, "resolution": 64}, "ee15008f17deb3d2"),
+    ({"dataset": 0, "method": 10, "mechanism": 1, "lr": 0.001, "optimizer": "Adam", "schedule": "constant"}, "26b421c3522dfd7f"),
+    ({"dataset": 3, "method": 3, "corruption": 6, "level": 2, "lr": 0.001, "weight": 1, "optimizer": 4, "backbone": {"lr": 0.1, "optimizer": 3}}, "019c518f7cb55d0c"),
+    ({"dataset": 8, "method": 11, "mechanism": 0, "loss": 0, "lr": 0.1, "resolution": 48, "teacher": {"mechanism": 1, "lr": 0.1, "resolution": 64}}, "baa2ade028478169"),
 ]  # fmt: skip
 
 
@@ -235,10 +246,12 @@ def test_numbers_and_names_mean_the_same_experiment():
 
 def test_a_default_written_out_is_the_same_experiment():
     written = {"epochs": 200, "batch_size": 256, "precision": "float32", "momentum": 0.9, "severities": {"Swirl": 3}, "pass_through": True}
+    written |= {"optimizer": "SGD", "schedule": 0, "step_factor": 0.1}
     assert build(MODULE | written).hash == build(MODULE).hash
 
 
 def test_what_changes_nothing_is_not_in_the_hash():
+    assert build(IDENTITY | {"metrics": ["mcc"]}).hash == build(IDENTITY).hash
     apart = {"study": "x", "tags": ["y"], "device": "cpu", "threads": 1, "evaluation": {"images": 10, "compositions": "elementals"}}
     assert build(SYSTEM | apart).hash == build(SYSTEM).hash
 
@@ -246,7 +259,8 @@ def test_what_changes_nothing_is_not_in_the_hash():
 @pytest.mark.parametrize(
     "change",
     [{"seed": 1}, {"epochs": 3}, {"lr": 0.2}, {"weight": 2}, {"level": 1}, {"corruption": 1}, {"precision": "bfloat16"}, {"temperature": 0.2},
-     {"pass_through": False}, {"severities": {"Swirl": 1}}, {"backbone": {"lr": 0.2}}, {"backbone": {"lr": 0.1, "seed": 5}}],
+     {"pass_through": False}, {"severities": {"Swirl": 1}}, {"backbone": {"lr": 0.2}}, {"backbone": {"lr": 0.1, "seed": 5}},
+     {"optimizer": "Adam"}, {"schedule": "constant"}, {"schedule": "step", "step_epochs": 9}, {"backbone": {"lr": 0.1, "optimizer": 1}}],
 )  # fmt: skip
 def test_what_changes_the_results_changes_the_hash(change):
     assert build(MODULE | change).hash != build(MODULE).hash
@@ -315,6 +329,19 @@ def test_what_is_written_builds_the_same_experiment(entry, changes):
         (IDENTITY | {"seed": -1}, r"seed: "),
         (IDENTITY | {"precision": "fp8"}, r"precision: input should be 'float32' or 'bfloat16'"),
         (IDENTITY | {"model": "ResNet18-stem7-w64"}, r"model: ResNet18-stem7-w64 takes no images of 28 px .*allowed: SmallNet, EMNISTNet"),
+        (IDENTITY | {"optimizer": "Adagrad"}, r"optimizer: 'Adagrad' is not on the menu; allowed: 0 SGD, 1 Adam, 2 AdamW, 3 RAdam, 4 RMSprop"),
+        (IDENTITY | {"schedule": "linear"}, r"schedule: 'linear' is not on the menu; allowed: 0 cosine, 1 step, 2 constant"),
+        (IDENTITY | {"schedule": "step"}, r"step_epochs: missing; 'schedule: step' needs it"),
+        (IDENTITY | {"schedule": "step", "step_epochs": 0}, r"step_epochs: input should be greater than or equal to 1, got 0"),
+        (IDENTITY | {"step_epochs": 5}, r"step_epochs: goes with 'schedule: step' only, not with 'cosine'"),
+        (IDENTITY | {"schedule": "constant", "step_factor": 0.5}, r"step_factor: goes with 'schedule: step' only, not with 'constant'"),
+        (IDENTITY | {"schedule": "step", "step_epochs": 5, "step_factor": 1}, r"step_factor: input should be less than 1, got 1"),
+        (IDENTITY | {"momentum": 1}, r"momentum: input should be less than 1, got 1"),
+        (TEACHER | {"schedule": "constant", "final_lr": 0.01}, r"final_lr: goes with 'schedule: cosine' only, not with 'constant'"),
+        (TEACHER | {"optimizer": "Adagrad"}, r"optimizer: 'Adagrad' is not on the menu"),
+        (IDENTITY | {"model": "nowhere.nets:tiny"}, r"model: nowhere\.nets:tiny: cannot be imported"),
+        (IDENTITY | {"dataset": "folder:pets"}, r"dataset: folder:pets says no resolution; write folder:pets@64, or 'resolution: 64' beside it"),
+        (IDENTITY | {"dataset": "folder:pets", "resolution": 4}, r"resolution: must be a whole number of pixels from 8 on, got 4"),
         (IDENTITY | {"device": "gpu"}, r"device: must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         (IDENTITY | {"evaluation": {"images": 7}}, r"evaluation\.images: must be a multiple of the 10 classes"),
         (IDENTITY | {"evaluation": {"compositions": ["CO-GB-CO"]}}, r"evaluation\.compositions: .*Contrast"),
@@ -339,6 +366,77 @@ def test_bad_entries_are_refused_in_one_line(entry, words):
     with pytest.raises(FieldError, match=words) as caught:
         build(entry)
     assert "\n" not in str(caught.value)
+
+
+def test_parts_inherit_no_optimizer_and_no_resolution():
+    module = build(MODULE | {"optimizer": "Adam", "schedule": "constant"})
+    assert (module.optimizer, module.schedule) == ("Adam", "constant")
+    assert module.backbone.hash == build(MODULE).backbone.hash
+    student = STUDENT | {"optimizer": "Adam", "model": "LeNet5", "resolution": 64}
+    assert build(student).teacher.hash == build(STUDENT | {"model": "LeNet5"}).teacher.hash
+
+
+@pytest.mark.parametrize(("optimizer", "momentum"), [("SGD", 0.0), ("Adam", 0.9), (2, 0.9), ("RAdam", 0.9), ("RMSprop", 0.0)])
+def test_under_cues_the_default_momentum_is_none_and_the_default_beta1_the_usual_one(optimizer, momentum):
+    experiment = build(TEACHER | {"optimizer": optimizer})
+    assert experiment.momentum == momentum
+    assert experiment.hash == build(TEACHER | {"optimizer": optimizer, "momentum": momentum}).hash
+    assert experiment.hash != build(TEACHER | {"optimizer": optimizer, "momentum": 0.5}).hash
+    assert build(IDENTITY | {"optimizer": optimizer}).momentum == 0.9
+
+
+def test_a_network_of_a_user_is_a_model_by_its_name(tmp_path, monkeypatch):
+    (tmp_path / "brought_nets.py").write_text(
+        "from torch import nn\n\n\n"
+        "def tiny(classes):\n"
+        "    return [nn.Conv2d(3, 4, 3), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), nn.Linear(4, classes)]\n\n\n"
+        "def wrong(classes):\n"
+        "    return nn.Linear(3, classes + 1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    experiment = build({"dataset": 0, "method": "Contrastive", "weight": 1, "lr": 0.1, "model": "brought_nets:tiny"})
+    assert experiment.levels == (2,) * 6
+    assert experiment.canonical()["model"] == "brought_nets:tiny"
+    assert rebuild(json.loads(json.dumps(experiment.canonical()))).hash == experiment.hash
+    assert experiment.name.startswith("Contrastive-brought_nets.tiny-lr0.1-w1-s0-")
+    assert resolved(experiment)["model_number"] == "brought_nets:tiny"
+    with pytest.raises(FieldError, match=r"^model: brought_nets:wrong") as caught:
+        build(IDENTITY | {"model": "brought_nets:wrong"})
+    assert "\n" not in str(caught.value)
+
+
+def pets(name):
+    """The facts of a folder of images, without the folder."""
+    if not name.endswith(("@64", "@32")):
+        raise InputError(f"{name}: is not prepared; run: python -m data prepare {name}")
+    pixels = int(name.rpartition("@")[2])
+    facts = {"classes": 3, "shape": (3, pixels, pixels), "counts": (30, 6, 9), "mean": (0.5,) * 3, "std": (0.2,) * 3}
+    return info_dicts.Choice(name, **facts, model="ResNet18", augmentation="CropFlip", padding=pixels // 8)
+
+
+def test_a_folder_of_images_is_a_data_set_by_its_name_or_by_its_resolution(monkeypatch):
+    monkeypatch.setitem(BROUGHT, "dataset", (BROUGHT["dataset"][0], pets))
+    entry = IDENTITY | {"dataset": "folder:pets@64"}
+    experiment = build(entry)
+    assert (experiment.model, experiment.augmentation, experiment.pixels) == ("ResNet18", "CropFlip", 64)
+    assert experiment.canonical() == {"dataset": "folder:pets@64", "method": 0, "lr": 0.1}
+    assert rebuild(experiment.canonical()).hash == build(entry | {"model": "ResNet18"}).hash == experiment.hash
+    assert build(IDENTITY | {"dataset": "folder:pets", "resolution": 64}).hash == experiment.hash
+    assert build(entry | {"resolution": 64}).hash == experiment.hash
+    # Stored at 64 pixels, seen at 32, which is not what is stored at 32.
+    resized = build(entry | {"resolution": 32})
+    assert (resized.dataset, resized.pixels) == ("folder:pets@64", 32)
+    assert len({resized.hash, experiment.hash, build(entry | {"dataset": "folder:pets@32"}).hash}) == 3
+    assert experiment.directory.parent.name == "folder-pets-64"
+    assert experiment.directory.name == experiment.name
+    system = build(
+        {"dataset": "folder:pets", "resolution": 64, "method": "ImgSpaceIdentity", "autoencoder": {"lr": 1}, "classifier": {"lr": 0.1}}
+    )
+    assert system.classifier.hash == experiment.hash
+    with pytest.raises(FieldError, match=r"^dataset: folder:pets@128: is not prepared; run: python -m data prepare folder:pets@128$"):
+        build(entry | {"dataset": "folder:pets@128"})
+    with pytest.raises(FieldError, match=r"^mechanism: folder:pets@64 carries no cues"):
+        build(entry | {"method": "Teacher", "mechanism": 0})
 
 
 def test_experiments_are_immutable():
