@@ -8,6 +8,16 @@
     python -m analysis saliency configs/distill_demo.yaml          of teachers and students: which pixels their answers move with, on counterfactual images
     python -m analysis features configs/distill_demo.yaml          their penultimate units, for: python -m plots tsne
 
+Of the layers of any trained network, also named in an entry under `analyses` (options as there, here as --KEY=VALUE):
+
+    python -m analysis saturation CONFIG --delta=[0.95,0.99]       the share of a layer's dimensions that its variance takes
+    python -m analysis projection CONFIG                           accuracy with every layer projected on the eigenvectors of a delta
+    python -m analysis probes CONFIG --train_images=5000           how well a linear classifier reads the class off every layer
+    python -m analysis latents CONFIG --splits=test --images=1000  outputs of layers as HDF5
+    python -m analysis receptive_field CONFIG                      how much of the image the units of a layer see
+    python -m analysis cost CONFIG                                 operations and parameters
+    python -m analysis metrics CONFIG --metrics=[mcc]              further scores on compositions
+
 Results go to analyses/<analysis>/ in the run directories. What is there is not computed again; systems that share pixels are analysed in one pass.
 """
 
@@ -24,10 +34,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import info_dicts
+from analysis.options import OPTIONS, read_options
+from analysis.table import TABLE
 from errors import Arguments, InputError, RunError, report_errors
 from train import interrupt
+from train.analysed import analysis_folder
 from train.cue_experiments import Teacher, UnderCues
 from train.entry import Experiment
+from train.frozen import list_name
 from train.lists import Entry, label, read, read_overrides
 from train.needs import require_data
 from train.run import finished, locked, state
@@ -46,8 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def analyse(analysis: str, config: str, indices: str | None, rest: Sequence[str], images: str | None = None) -> None:
     """Analyses the finished systems of a list and names those that are not finished; InputError where none is."""
-    if next(choice for choice in info_dicts.ANALYSES.values() if choice == analysis).facts.get("cues"):
+    facts = next(choice for choice in info_dicts.ANALYSES.values() if choice == analysis).facts
+    if facts.get("cues"):
         analyse_under_cues(analysis, config, indices, rest, images)
+        return
+    if facts.get("layers"):
+        analyse_layers(analysis, config, indices, rest, images)
         return
     rest = [*rest, *([] if images is None else [f"--evaluation.images={images}"])]
     entries = choose_systems(config, read(config, read_overrides(rest), indices), chosen=indices is not None)
@@ -72,6 +90,37 @@ def choose_ready(config: str, entries: Sequence[Entry], rest: Sequence[str], kin
             print(f"{label(entry)}: left out, it is {state(entry.experiment).name}")
     require_data(ready)
     return list({entry.experiment.hash: entry.experiment for entry in ready}.values())
+
+
+def analyse_layers(analysis: str, config: str, indices: str | None, rest: Sequence[str], images: str | None) -> None:
+    """Looks into the layers of the finished runs of a list and names those that are not finished; InputError where none is."""
+    words = read_overrides([*rest, *([] if images is None else [f"--images={images}"])])
+    known = OPTIONS[analysis].model_fields
+    given = {key: value for key, value in words.items() if key in known}
+    entries = read(config, {key: value for key, value in words.items() if key not in known}, indices)
+    able = [entry for entry in entries if entry.experiment.analysable]
+    if not able or (indices is not None and len(able) < len(entries)):
+        other = next(entry for entry in entries if entry not in able)
+        raise InputError(
+            f"{config}: {label(other)} is a part, which classifies nothing by itself; analyses take systems, teachers and students"
+        )
+    wanted = {}
+    for entry in able:
+        own = entry.experiment.analyses.get(analysis)
+        try:
+            options = read_options(analysis, (own.model_dump(exclude_defaults=True) if own else {}) | given)
+        except ValueError as error:
+            raise InputError(f"{analysis}: {error}") from None
+        wanted[entry.experiment.hash] = options
+    ready = choose_ready(config, able, [word for word in rest if word[2:].partition("=")[0] not in known], "run")
+    from train.runner import finish_analyses
+
+    for experiment in ready:
+        folder = analysis_folder(experiment, analysis, wanted[experiment.hash])
+        there = (folder / TABLE).exists()
+        if not there:
+            finish_analyses(experiment, (list_name(config),), {analysis: wanted[experiment.hash]}, quiet=False)
+        print(f"{experiment.name}: {'done already' if there else 'done'}, in {folder}")
 
 
 def analyse_under_cues(analysis: str, config: str, indices: str | None, rest: Sequence[str], images: str | None) -> None:

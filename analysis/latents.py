@@ -5,7 +5,7 @@ view of parts/*.h5, each of PART images, compressed: a part appears whole or not
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -16,7 +16,8 @@ from torch import Tensor
 from analysis.files import create
 from analysis.options import Latents
 from analysis.pooling import pool, pooled_size
-from analysis.seen import Row, Seen
+from analysis.seen import Seen
+from analysis.table import Row
 from analysis.taps import tapped
 from errors import InputError
 
@@ -60,7 +61,7 @@ def path_of(parts: Path, split: str, condition: str, number: int) -> Path:
     return parts / f"{split}-{condition}-{number:05d}.h5"
 
 
-def refuse_full(seen: Seen, options: Latents, parts: Path, values: int, missing: list[tuple[str, str, int]]) -> None:
+def refuse_full(seen: Seen, options: Latents, parts: Path, values: int, missing: Sequence[tuple[str, str, int]]) -> None:
     """Tells the size of what is missing, as it would be without compression; InputError where that is more than the disk has left."""
     images = sum(
         min(PART, len(seen.pictures.labels(split, condition, options.images)) - PART * number) for split, condition, number in missing

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis import latents, probes, projection, saturation
-from analysis.seen import Row, Seen
+from analysis.seen import Seen
+from analysis.table import Row
 
 # (what is seen, options, a folder of its own that may hold what a killed analysis had finished) -> rows of the table
 LAYERED: dict[str, Callable[[Seen, Any, Path], list[Row]]] = {

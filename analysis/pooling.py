@@ -18,7 +18,7 @@ def pool(features: Tensor, side: int | None) -> Tensor:
         return features.flatten(1)
     size = [length if side % length == 0 else side for length in features.shape[2:]]
     factor = math.sqrt(side**2 / (size[0] * size[1]))
-    pooled = adaptive_avg_pool2d(features, size)
+    pooled = adaptive_avg_pool2d(features, (size[0], size[1]))
     return (pooled if factor == 1 else pooled * factor).flatten(1)
 
 

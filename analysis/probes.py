@@ -19,7 +19,8 @@ from torch import Tensor
 from analysis.logistic import Probe, fit
 from analysis.options import Probes
 from analysis.pooling import pool, pooled_size
-from analysis.seen import Row, Seen, System
+from analysis.seen import Seen, System
+from analysis.table import Row
 from analysis.taps import tapped
 from data.files import appearing
 from errors import InputError

@@ -15,7 +15,8 @@ from torch.nn.functional import cross_entropy
 from analysis.covariance import Covariance, intrinsic_dimension
 from analysis.options import Projection
 from analysis.saturation import Covariances
-from analysis.seen import Row, Seen, System
+from analysis.seen import Seen, System
+from analysis.table import Row
 from analysis.taps import layers
 from data.noise import derive
 

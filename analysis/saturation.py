@@ -11,7 +11,8 @@ from torch.nn.functional import interpolate
 
 from analysis.covariance import Covariance, intrinsic_dimension
 from analysis.options import Saturation
-from analysis.seen import Row, Seen, System
+from analysis.seen import Seen, System
+from analysis.table import Row
 from analysis.taps import rows_of, tapped
 from data.files import appearing
 from models.networks import Network

@@ -1,17 +1,13 @@
-"""What an analysis of layers is given, and the table that it gives back."""
+"""What an analysis of layers is given: a finished system, and the images to look at."""
 
-import csv
-import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from analysis.pictures import Pictures
-from errors import InputError
 from models.networks import Network
 
 
@@ -51,37 +47,3 @@ class Seen:
             for chunk in self.pictures.batches(split, condition, images, first):
                 yield system(chunk, names)
                 self.tick()
-
-
-class Row(NamedTuple):
-    """One value of an analysis, with the columns of the results table that it has."""
-
-    metric: str
-    value: float
-    layer: str = ""
-    split: str = ""
-    composition: str = ""
-
-
-COLUMNS = Row._fields
-TABLE = "table.csv"
-
-
-def to_csv(rows: Iterable[Row]) -> bytes:
-    """Rows as CSV; values keep every digit."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([row._replace(value=repr(float(row.value))) for row in rows])  # type: ignore[arg-type]
-    return text.getvalue().encode()
-
-
-def read_table(folder: Path) -> list[Row]:
-    """The rows of a finished analysis; InputError where its table is missing or damaged."""
-    path = folder / TABLE
-    try:
-        with path.open(newline="") as file:
-            return [Row(**{**row, "value": float(row["value"])}) for row in csv.DictReader(file)]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        problem = "missing" if isinstance(error, FileNotFoundError) else "damaged"
-        raise InputError(f"{path}: {problem}; delete {folder} and run the analysis again") from None

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.table import read_table
 from errors import InputError
 from plots.records import Found, Record, identify
+from train.analysed import analyses_of
 from train.entry import Experiment
 from train.evaluations import Tested, evaluation_path, read_evaluation
 from train.facts import DoneFiles, run_facts
@@ -96,7 +98,8 @@ def record(experiment: Experiment, directory: Path, tested: tuple[Tested, ...], 
     for found in tested:
         parameters = {"trained_parameters": found.trained_parameters, "total_parameters": found.total_parameters}
     facts = run_facts(experiment, directory, parameters, done)
-    return Record(experiment, tuple(read_jsonl(directory / "metrics.jsonl")), facts, tested, directory)
+    analyses = {name: read_table(path) for name, path in analyses_of(experiment, directory).items()}
+    return Record(experiment, tuple(read_jsonl(directory / "metrics.jsonl")), facts, tested, directory, analyses)
 
 
 def read_experiment(directory: Path) -> Experiment:

@@ -11,7 +11,7 @@ from data.compositions import compositions
 from errors import InputError
 from plots.records import Found, Record, identify
 from train.evaluations import Tested, full_names
-from train.subject import row_of
+from train.subject import ANALYSES, row_of, unpack
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def record_of(run: LoggedRun) -> Record:
     epochs = [row for values in run.history if (row := row_of(values))]
     facts = {key.removeprefix("facts/"): value for key, value in run.summary.items() if key.startswith("facts/")}
     tested = (read_tested(run, experiment.testing.compositions, facts),) if "evaluation/ids" in run.summary else ()
-    return Record(experiment, tuple(epochs), facts, tested)
+    analyses = {key.removeprefix(ANALYSES): unpack(str(value)) for key, value in run.summary.items() if key.startswith(ANALYSES)}
+    return Record(experiment, tuple(epochs), facts, tested, analyses=analyses)
 
 
 def read_tested(run: LoggedRun, spec: Any, facts: Mapping[str, float]) -> Tested:

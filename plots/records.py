@@ -1,6 +1,6 @@
 """A finished run as the table takes it, wherever it was read from: run directories, W&B's files, or a W&B server."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.table import Row
 from data.compositions import n_corruptions
 from errors import InputError
 from train.build import build, experiment_class
@@ -20,7 +21,7 @@ from train.evaluations import Tested
 class Record:
     """A finished run: its experiment, the rows of its metrics.jsonl, its numbers as a whole by metric, and its evaluations.
 
-    `directory` is where it lies; None where it was read from W&B, so that nothing of single images is at hand.
+    `analyses` are the tables of what was looked at in its layers, by analysis. `directory` is where it lies; None where it was read from W&B, so that nothing of single images is at hand.
     """
 
     experiment: Experiment
@@ -28,6 +29,7 @@ class Record:
     facts: Mapping[str, float] = field(default_factory=dict)
     tested: tuple[Tested, ...] = ()
     directory: Path | None = None
+    analyses: Mapping[str, Sequence[Row]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

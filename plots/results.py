@@ -133,7 +133,8 @@ def _join(first: Record, second: Record) -> Record:
     """One record of the same run from two sources; what lies in a run directory is taken from there."""
     last = {(tested.split, str(tested.severities)): tested for tested in first.tested + second.tested}
     facts, epochs = {**second.facts, **first.facts}, first.epochs or second.epochs
-    return Record(first.experiment, epochs, facts, tuple(last.values()), first.directory or second.directory)
+    analyses = {**second.analyses, **first.analyses}
+    return Record(first.experiment, epochs, facts, tuple(last.values()), first.directory or second.directory, analyses)
 
 
 def is_project(source: str) -> bool:

@@ -9,6 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import info_dicts
+from analysis.table import Row
+from data.compositions import n_corruptions
 from plots.records import Record, counts, describe_condition
 from train.facts import FACTS
 
@@ -76,9 +78,20 @@ def tabulate(runs: Iterable[Record]) -> pd.DataFrame:
             common = {"composition": tested.names, "n_corruptions": counts(tested.names)}
             rows.add(own, tested.accuracy_c, metric="accuracy", **common)
             rows.add(own, tested.loss_c, metric="loss", **common)
+        for name in (str(name) for name in info_dicts.ANALYSES.values() if name in run.analyses):
+            add_analysis(rows, plain, run.analyses[name])
         facts = {metric: run.facts[metric] for metric in FACTS if metric in run.facts}
         rows.add(plain, list(facts.values()), metric=list(facts))
     return rows.table()
+
+
+def add_analysis(rows: Rows, constant: Mapping[str, Any], found: Sequence[Row]) -> None:
+    """The table of an analysis of layers."""
+    if not found:
+        return
+    metric, values, layer, split, composition = (list(column) for column in zip(*found))
+    numbers = [np.nan if not name else n_corruptions(tuple(name.split("-"))) for name in composition]
+    rows.add(constant, values, metric=metric, layer=layer, split=split, composition=composition, n_corruptions=numbers)
 
 
 def add_epochs(rows: Rows, constant: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> None:
@@ -95,6 +108,24 @@ def add_epochs(rows: Rows, constant: Mapping[str, Any], epochs: Sequence[Mapping
                 layer=[layers[step] for step in own], metric=[prefixes[step] + metric for step in own],
             )  # fmt: skip
     add_counterfactual(rows, constant, epochs)
+    add_layers(rows, constant, epochs)
+
+
+def add_layers(rows: Rows, constant: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> None:
+    """What was followed of layers along the training: saturation and the like at the end of every epoch; and of which batches (`layers_every`)."""
+    for step, row in enumerate(epochs):
+        for split, layers in sorted(row.get("layers", {}).items()):
+            # Neither JSON nor W&B keeps an order.
+            cells = [(layer, metric, value) for layer in sorted(layers, key=by_number) for metric, value in sorted(layers[layer].items())]
+            layer, metric, values = (list(column) for column in zip(*cells))
+            rows.add(constant, values, split=split, epoch=row["epoch"], step=step, layer=layer, metric=metric)
+        if "layers" in row:
+            rows.add(constant, [row["layers_every"]], split="train", epoch=row["epoch"], step=step, metric="layers_every")
+
+
+def by_number(layer: str) -> list[tuple[int, str]]:
+    """A key that sorts paths such as `blocks.10.conv1` by their numbers."""
+    return [(int(word), "") if word.isdigit() else (-1, word) for word in re.split(r"(\d+)", layer) if word]
 
 
 def add_counterfactual(rows: Rows, constant: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> None:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import info_dicts
 from analysis.options import OPTIONS, Options
+from analysis.table import TABLE
 from data.compositions import abbreviate
 from train.entry import Experiment
-
-TABLE = "table.csv"
 
 
 def analysis_folder(experiment: Experiment, name: str, options: Options) -> Path:

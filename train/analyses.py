@@ -10,14 +10,15 @@ from tqdm import tqdm
 from analysis.layered import LAYERED
 from analysis.options import OnImages, Options
 from analysis.pictures import Corrupted, Cued, Pictures
-from analysis.seen import Seen, to_csv
+from analysis.seen import Seen
+from analysis.table import TABLE, to_csv
 from data import datasets
 from data.compositions import IDENTITY, compositions
 from data.noise import derive
 from errors import RunError
 from models.networks import Network
 from train import interrupt
-from train.analysed import TABLE, analysis_folder
+from train.analysed import analysis_folder
 from train.cue_experiments import UnderCues
 from train.entry import Experiment
 from train.loop import choose_device

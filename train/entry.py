@@ -74,7 +74,7 @@ class Experiment(BaseModel):
 
     @model_validator(mode="after")
     def _analysable(self) -> "Experiment":
-        if self.analyses and not (self.is_system or not self.corrupted):
+        if self.analyses and not self.analysable:
             raise ValueError(f"analyses: {self.method} is a part, which classifies nothing by itself; ask for them in a system's entry")
         return self
 
@@ -111,6 +111,11 @@ class Experiment(BaseModel):
     def is_system(self) -> bool:
         """Whether this experiment's run classifies images, so that it is evaluated on compositions."""
         return "oracle" in self.choice("method").facts
+
+    @property
+    def analysable(self) -> bool:
+        """Whether this experiment's run has a network that classifies images, whose layers can be looked at."""
+        return self.is_system or not self.corrupted
 
     @property
     def oracle(self) -> str:

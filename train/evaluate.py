@@ -19,7 +19,7 @@ from train import interrupt
 from train.entry import Experiment
 from train.lists import read, read_overrides
 from train.pool import Job, Outcome, default_workers, run_jobs
-from train.run import finished, open_run, state
+from train.run import evaluated, finished, open_run, state
 
 JOBS_PER_WORKER = 4
 
@@ -43,7 +43,7 @@ def evaluate_lists(configs: Sequence[str], rest: Sequence[str], workers: int) ->
             f"{states[experiment.hash].name:<8} {experiment.name}"
             + ("" if finished(experiment) else "  left out: it has to be trained first")
         )
-    ready = [experiment for experiment in systems if states[experiment.hash].name == "trained"]
+    ready = [experiment for experiment in systems if states[experiment.hash].name == "trained" and not evaluated(experiment)]
     if not any(finished(experiment) for experiment in systems):
         raise InputError(f"{', '.join(configs)}: no finished system to evaluate; train them with: python -m train {configs[0]}")
     if evaluate_systems(ready, tuple(Path(config).stem for config in configs), workers):

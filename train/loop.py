@@ -22,6 +22,7 @@ from data.noise import derive
 from errors import Diverged, InputError
 from models.networks import count_parameters
 from train import interrupt
+from train.along import Along
 from train.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from train.method import Method, Stage, Step
 from train.metrics import Tally
@@ -145,6 +146,7 @@ class Loop:
         self.run, self.method, self.log = run, method, log
         self.experiment, self.device = method.experiment, method.device
         self.quiet = quiet or not sys.stderr.isatty()
+        self.along = Along(self.experiment)
         self.stages = method.stages()
         self.results: dict[str, dict[str, float]] = {}
         self.rows: list[dict[str, Any]] = []
@@ -197,6 +199,7 @@ class Loop:
             torch.manual_seed(derive("dropout", e.seed, stage.name))
         else:
             training.restore(resumed)
+            self.along.restore(resumed.get("along", {}))
             bar.update(training.epoch)
         while training.epoch < stage.epochs:
             if training.epoch == training.batch == 0:
@@ -228,7 +231,8 @@ class Loop:
         for batch in batches.epoch(training.epoch, training.batch):
             if self.experiment.anneal == "iteration":
                 self.set_rate(training, batches)
-            step = self.step(network, batch)
+            with self.along.training(network, training.batch):
+                step = self.step(network, batch)
             optimizer.zero_grad(set_to_none=True)
             step.loss.backward()
             optimizer.step()
@@ -247,7 +251,7 @@ class Loop:
         training.generators = generator_states(self.device)
         network.eval()
         valid, tally = Sums(self.device), Tally(self.method.classes, self.device)
-        with torch.no_grad():
+        with torch.no_grad(), self.along.validation(network):
             for batch in batches.validation():
                 self.pause_if_told(training)
                 step = self.method.loss(network, batch)
@@ -256,6 +260,7 @@ class Loop:
                     tally.add(step.logits_nk, batch.labels_n)
         means |= valid.means("valid")
         means |= {f"valid_{name}": value for name, value in tally.values(self.experiment.metrics).items()}
+        layers = self.along.end_epoch(training.stage.name, training.epoch + 1)
         found = self.method.examine(network, lambda: self.pause_if_told(training))
         if found:
             found["iteration"] = (training.epoch + 1) * batches.steps()
@@ -274,6 +279,7 @@ class Loop:
             "left": sum(stage.epochs for stage in self.stages[training.number :]) - training.epoch - 1,
             **means,
             **found,
+            **layers,
             "lr": lr,
             "images_per_second": training.sums.rows / training.seconds,
             "seconds": self.seconds,
@@ -319,6 +325,7 @@ class Loop:
             "rows": self.rows,
             "image_steps": self.image_steps,
             "seconds": self.seconds,
+            "along": self.along.state(),
         }
         save_checkpoint(self.run.directory, state)
         self.saved_at = time.perf_counter()

@@ -1,11 +1,14 @@
 """Running one experiment: its training in its run directory, its evaluation, and what W&B is told of both."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
+from analysis.options import Options
 from data import datasets
 from errors import COME_AGAIN, InputError, Interrupted, RunError
+from train.analysed import missing_analyses
+from train.analyses import run_analyses
 from train.checkpoint import remove_checkpoints
 from train.entry import Experiment
 from train.evaluation import evaluate_part, merge
@@ -40,7 +43,8 @@ def run_experiment(
         try:
             run.start(dataset.checksum)
             trained = (run.directory / "done.json").exists()
-            if trained and (not evaluation or evaluated(experiment)):
+            analyses = missing_analyses(experiment) if evaluation else {}
+            if trained and (not evaluation or evaluated(experiment)) and not analyses:
                 return
             tracker = told or Tracker(ExperimentSubject(experiment, tags))
             code = 1
@@ -52,6 +56,7 @@ def run_experiment(
                         evaluate_part([experiment], part, quiet)
                         run.lock.check()
                     merge(experiment, dataset)
+                run_analyses(experiment, analyses, quiet)
                 code = 0
             except Interrupted:
                 code = COME_AGAIN
@@ -74,6 +79,15 @@ def train(run: Run, dataset: datasets.DataSet, tracker: Tracker, quiet: bool) ->
     facts = Loop(run, method, tracker.epoch, quiet).train() if method.stages() else {}
     run.finish(facts)
     remove_checkpoints(run.directory)
+
+
+def finish_analyses(experiment: Experiment, tags: tuple[str, ...], wanted: Mapping[str, Options] | None = None, quiet: bool = True) -> None:
+    """Runs analyses of a finished run (by default those that its entry asks for) and tells W&B in its own run."""
+    choose_device(experiment.device)
+    if experiment.threads:
+        torch.set_num_threads(experiment.threads)
+    run_analyses(experiment, missing_analyses(experiment) if wanted is None else wanted, quiet)
+    Tracker(ExperimentSubject(experiment, tags)).finish()
 
 
 def finish_evaluation(experiments: Sequence[Experiment], tags: tuple[str, ...]) -> None:

@@ -11,11 +11,12 @@ from tqdm import tqdm
 
 from data import datasets
 from errors import COME_AGAIN, InputError, RunError
+from train.analysed import missing_analyses
 from train.entry import Experiment
 from train.evaluate import evaluate_systems
 from train.lists import Entry, label
 from train.pool import Job, Outcome, run_jobs
-from train.run import state
+from train.run import evaluated, state
 
 
 def run_study(todo: Sequence[Entry], skipped: int, asked: Collection[str], tags: tuple[str, ...], workers: int, begin: float) -> None:
@@ -50,16 +51,38 @@ def run_study(todo: Sequence[Entry], skipped: int, asked: Collection[str], tags:
     outcomes = run_jobs(jobs, workers, report)
     bar.close()
     trained = time.perf_counter()
-    systems = [e for entry in todo if (e := entry.experiment).hash in asked and e.is_system and state(e).name == "trained"]
-    failures = sum(outcome.exit_code != 0 for outcome in outcomes.values()) + evaluate_systems(systems, tags, workers)
+    own = [e for entry in todo if (e := entry.experiment).hash in asked and state(e).name == "trained"]
+    failures = sum(outcome.exit_code != 0 for outcome in outcomes.values())
+    failures += evaluate_systems([e for e in own if not evaluated(e)], tags, workers)
+    evaluated_at = time.perf_counter()
+    failures += analyse_all([e for e in own if missing_analyses(e)], tags, workers)
+    analysing = f"analyse {time.perf_counter() - evaluated_at:.0f} s " if any(e.analyses for e in own) else ""
     print(
-        f"start {started - begin:.1f} s, train {trained - started:.0f} s, evaluate {time.perf_counter() - trained:.0f} s "
+        f"start {started - begin:.1f} s, train {trained - started:.0f} s, evaluate {evaluated_at - trained:.0f} s {analysing}"
         f"({workers} side by side; {total - len(jobs)} of {total} were trained already)"
     )
     if failures:
         codes = [outcome.exit_code for outcome in outcomes.values() if outcome.exit_code]
         message = f"{failures} of {len(todo)} did not finish; the same command runs them again"
         raise InputError(message) if codes and set(codes) == {2} else RunError(message)
+
+
+def analyse_all(experiments: Sequence[Experiment], tags: tuple[str, ...], workers: int) -> int:
+    """Runs the analyses that finished runs lack, those of several runs side by side; returns how many runs failed."""
+    jobs = [Job(e.hash, f"analyses of {e.name}", analyse_entry, (e, tags), e.directory / "log.txt") for e in experiments]
+
+    def report(job: Job, outcome: Outcome) -> None:
+        ending = f"done in {outcome.seconds:.0f} s" if outcome.exit_code == 0 else f"FAILED: {outcome.said} (log: {job.log})"
+        tqdm.write(f"{job.name}: {ending}")
+        sys.stdout.flush()
+
+    return sum(outcome.exit_code != 0 for outcome in run_jobs(jobs, workers, report).values())
+
+
+def analyse_entry(experiment: Experiment, tags: tuple[str, ...]) -> None:
+    from train.runner import finish_analyses
+
+    finish_analyses(experiment, tags)
 
 
 def train_entry(experiment: Experiment, tags: tuple[str, ...]) -> None:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.table import COLUMNS, TABLE, Row, read_table
 from data.compositions import n_corruptions
 from errors import COME_AGAIN
 from info_dicts import METRICS
+from train.analysed import analyses_of
 from train.entry import Experiment
 from train.evaluations import Tested, evaluation_path, read_evaluation
 from train.facts import DoneFiles, run_facts
@@ -68,18 +70,26 @@ class Subject(ABC):
 FORM = 2
 # Accuracy is the first of the metrics.
 CURVES = ("train_loss", "train_accuracy", "valid_loss", *(f"valid_{name}" for name in METRICS.values()))
-PLAIN = ("epoch", "iteration", "lr", "images_per_second")
+# Of the summary's keys that hold an analysis.
+ANALYSES = "analysis/"
+PLAIN = ("epoch", "iteration", "lr", "images_per_second", "layers_every")
 
 
 def values_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of metrics.jsonl as W&B's values: training curves, or those of a level of the search; of counterfactual sets `counterfactual/<set>/<metric>`."""
+    """A row of metrics.jsonl as W&B's values: training curves, or those of a level of the search; of counterfactual sets `counterfactual/<set>/<metric>`, of layers `layers/<split>/<layer>/<metric>`."""
     curves = {key.replace("_", "/", 1): row[key] for key in CURVES if key in row}
     if row["stage"] != "train":
         curves = {f"search/{row['stage'].removeprefix('search-')}/{key}": value for key, value in curves.items()}
     counterfactual = {
         f"counterfactual/{name}/{metric}": value for name, own in row.get("counterfactual", {}).items() for metric, value in own.items()
     }
-    return curves | counterfactual | {key: row[key] for key in PLAIN if key in row}
+    layers = {
+        f"layers/{split}/{layer}/{metric}": value
+        for split, found in row.get("layers", {}).items()
+        for layer, own in found.items()
+        for metric, value in own.items()
+    }
+    return curves | counterfactual | layers | {key: row[key] for key in PLAIN if key in row}
 
 
 def row_of(values: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -87,16 +97,19 @@ def row_of(values: Mapping[str, Any]) -> dict[str, Any] | None:
     stage = "train"
     found: dict[str, Any] = {}
     counterfactual: dict[str, dict[str, Any]] = {}
+    layers: dict[str, dict[str, dict[str, Any]]] = {}
     for key, value in values.items():
         words = key.split("/")
         if words[0] == "counterfactual" and len(words) == 3:
             counterfactual.setdefault(words[1], {})[words[2]] = value
+        elif words[0] == "layers" and len(words) == 4:
+            layers.setdefault(words[1], {}).setdefault(words[2], {})[words[3]] = value
         elif "_".join(words[-2:]) in CURVES:
             found["_".join(words[-2:])] = value
             stage = f"search-{words[1]}" if words[0] == "search" else stage
     if not found and not counterfactual:
         return None
-    found |= {"counterfactual": counterfactual} if counterfactual else {}
+    found |= ({"counterfactual": counterfactual} if counterfactual else {}) | ({"layers": layers} if layers else {})
     return {"stage": stage} | found | {key: values[key] for key in PLAIN if key in values}
 
 
@@ -122,10 +135,15 @@ class ExperimentSubject(Subject):
         if self.tested:
             values, table = accuracies(read_evaluation(evaluation_path(self.experiment)))
             steps += [values, {"compositions": table}]
-        return steps
+        return steps + [{f"analyses/{name}": Table(COLUMNS, [[*row] for row in read_table(path)])} for name, path in self.analyses()]
+
+    def analyses(self) -> list[tuple[str, Path]]:
+        """The finished analyses of layers, the first finished first, so that a later one is a later step."""
+        found = analyses_of(self.experiment).items()
+        return sorted(found, key=lambda own: ((own[1] / TABLE).stat().st_mtime_ns, own[0]))
 
     def n_steps(self) -> int:
-        return len(read_jsonl(self.directory / "metrics.jsonl")) + (2 if self.tested else 0)
+        return len(read_jsonl(self.directory / "metrics.jsonl")) + (2 if self.tested else 0) + len(self.analyses())
 
     def summary(self) -> dict[str, Any]:
         done = read_json(self.directory / "done.json")
@@ -133,7 +151,8 @@ class ExperimentSubject(Subject):
             return {}
         tested = read_evaluation(evaluation_path(self.experiment)) if self.tested else None
         facts = facts_of(self.experiment, self.directory, tested)
-        return done | facts | (accuracies(tested)[0] | setting_of(tested) if tested else {})
+        analyses = {f"{ANALYSES}{name}": pack(read_table(path)) for name, path in self.analyses()}
+        return done | facts | (accuracies(tested)[0] | setting_of(tested) if tested else {}) | analyses
 
     @property
     def tested(self) -> bool:
@@ -145,6 +164,8 @@ class ExperimentSubject(Subject):
             "rows": len(read_jsonl(self.directory / "metrics.jsonl")),
             "done": (self.directory / "done.json").exists(),
             "evaluation": self.experiment.testing.key if self.tested else "",
+            # Left out where there are none, so that records of before stay complete.
+            **({"analyses": [f"{name}/{path.name}" for name, path in self.analyses()]} if self.analyses() else {}),
         }
 
     def exit_code(self) -> int:
@@ -156,6 +177,24 @@ class ExperimentSubject(Subject):
             return f"left out, {describe(owner)} is at work on it"
         found = state(self.experiment)
         return f"left out, {found.name} {found.detail}".rstrip() if found.name in ("new", "stale") else ""
+
+
+def pack(rows: Sequence[Row]) -> str:
+    """A table of an analysis as one value of the summary: JSON of its columns, in which words stand as numbers into a list of them."""
+    packed: dict[str, Any] = {}
+    for column, own in zip(COLUMNS, zip(*rows)):
+        places = {word: place for place, word in enumerate(dict.fromkeys(own))}
+        packed[column] = own if column == "value" else [list(places), [places[word] for word in own]]
+    return json.dumps(packed, separators=(",", ":"))
+
+
+def unpack(packed: str) -> list[Row]:
+    """The rows of `pack`."""
+    columns = json.loads(packed)
+    values = [
+        columns[name] if name == "value" else [columns[name][0][place] for place in columns[name][1]] for name in COLUMNS if name in columns
+    ]
+    return [Row(*row) for row in zip(*values)]
 
 
 def run_id(experiment: Experiment) -> str:
