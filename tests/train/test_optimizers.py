@@ -1,6 +1,7 @@
 """Optimizers and schedules: each step against its definition, the rates against those of torch, and that a stopped or killed run goes on with the same bits."""
 
 import itertools
+from random import Random
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import info_dicts
+from benchmarks.faults import cases, kills
 from errors import Interrupted
 from tests.train.runs import COMMON, equal, metrics, train, weights
 from train import interrupt, loop, optimizers
@@ -166,3 +168,11 @@ def test_every_optimizer_trains_and_goes_on_with_the_same_bits_where_it_was_kill
     again = train(entry)
     assert equal(weights(again), expected)
     assert metrics(again) == rows
+
+
+def test_with_adam_a_run_that_is_killed_twice_ends_as_if_nothing_had_happened(tmp_path, monkeypatch):
+    one = "dataset: 0, seed: 5, epochs: 6, batch_size: 64, threads: 1, evaluation: {images: 100, compositions: elementals}"
+    monkeypatch.setattr(cases, "LIST", f"- {{{one}, method: Identity, optimizer: Adam, lr: 0.002, metrics: [mcc]}}\n")
+    bench = cases.Bench(tmp_path, 0)
+    bench.run_undisturbed(0)
+    assert len(kills.kill(bench, 0, 2, Random(0)).notes) == 2

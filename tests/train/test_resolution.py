@@ -108,6 +108,22 @@ def test_a_student_and_its_teacher_may_see_other_resolutions(loss):
     assert all(math.isfinite(row["valid_loss"]) for row in metrics(experiment) if "valid_loss" in row)
 
 
+@pytest.mark.usefixtures("small_runs")
+def test_a_network_of_a_user_is_trained_and_loaded_at_a_resolution(tmp_path, monkeypatch):
+    (tmp_path / "brought_for_resolution.py").write_text(
+        "from torch import nn\n\n\n"
+        "def tiny(classes):\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, classes))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    experiment = train(IDENTITY | {"model": "brought_for_resolution:tiny", "resolution": 50})
+    network = load_network(experiment, CPU)
+    images = random_batch(1, 4).images_nchw
+    assert network(images, 0, 1).shape[-2:] == (48, 48)
+    assert torch.equal(network(images), network(network(resize(images, 50), 0, 2), 2))
+    assert equal(dict(network.state_dict()), weights(experiment))
+
+
 def test_the_stored_resolution_is_the_same_experiment_as_none():
     plain, other = build(IDENTITY), build(IDENTITY | {"resolution": 64})
     assert build(IDENTITY | {"resolution": 28}).hash == plain.hash != other.hash
