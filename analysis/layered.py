@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from analysis import latents, probes, projection, saturation
+from analysis import cost, latents, probes, projection, receptive_field, saturation
 from analysis.seen import Seen
 from analysis.table import Row
 
@@ -14,4 +14,6 @@ LAYERED: dict[str, Callable[[Seen, Any, Path], list[Row]]] = {
     "projection": projection.run,
     "latents": latents.run,
     "probes": probes.run,
+    "receptive_field": receptive_field.run,
+    "cost": cost.run,
 }
