@@ -154,9 +154,9 @@ Part = TypeVar("Part", bound=nn.Module)
 
 
 def whole_network(experiment: Any, width: float = 1.0, depth: int | None = None) -> Network:
-    """A freshly initialised network from an experiment's images to its classes, which sees them at the experiment's resolution."""
+    """A freshly initialised network from an experiment's images to its classes, which sees them at the experiment's resolution, if it has one."""
     network = build_network(experiment.model, experiment.choice("dataset").classes, width, depth)
-    network.resolution = experiment.resolution
+    network.resolution = getattr(experiment, "resolution", None)
     return network
 
 
