@@ -53,8 +53,14 @@ class Covariance:
         return self.products_cc / self.n - torch.outer(mean_c, mean_c)
 
     def eigenvalues(self) -> Tensor:
-        """The eigenvalues (C,) of the covariance in descending order, none below 0; float64 on the CPU, where the solver is the more robust one."""
-        return torch.linalg.eigvalsh(self.matrix().cpu()).clamp(min=0).flip(0)
+        """The eigenvalues (C,) of the covariance in descending order, none below 0; float64 on the CPU, where the solver is the more robust one.
+
+        NaN where features were not finite, or too large for products in single precision: a training that diverges is for the loop to name.
+        """
+        matrix_cc = self.matrix().cpu()
+        if not matrix_cc.isfinite().all():
+            return matrix_cc.new_full((len(matrix_cc),), torch.nan)
+        return torch.linalg.eigvalsh(matrix_cc).clamp(min=0).flip(0)
 
     def eigenbasis(self) -> tuple[Tensor, Tensor]:
         """The eigenvalues as above, and their eigenvectors as columns (C, C)."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from analysis import cost, latents, probes, projection, receptive_field, saturation
+from analysis import cost, latents, metrics, probes, projection, receptive_field, saturation
 from analysis.seen import Seen
 from analysis.table import Row
 
@@ -16,4 +16,5 @@ LAYERED: dict[str, Callable[[Seen, Any, Path], list[Row]]] = {
     "probes": probes.run,
     "receptive_field": receptive_field.run,
     "cost": cost.run,
+    "metrics": metrics.run,
 }

@@ -79,7 +79,7 @@ def resized(network: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
 
 def pair(value: Any) -> tuple[int, int]:
     """A window's size along both axes; an empty one is that of one pixel."""
-    return (value, value) if isinstance(value, int) else (tuple(value) * 2)[:2] if value else (1, 1)  # type: ignore[return-value]
+    return (value, value) if isinstance(value, int) else (tuple(value) * 2)[:2] if value else (1, 1)
 
 
 def union(views: Sequence[View]) -> View:
@@ -234,8 +234,8 @@ def measure(network: nn.Module, images_nchw: Tensor) -> dict[str, Measured]:
 
     modes = [(part, part.training) for part in network.modules()]
     with ExitStack() as stack, torch.enable_grad():
-        for name, part in layers(network).items():
-            stack.callback(part.register_forward_hook(hook_of(name)).remove)
+        for name, layer in layers(network).items():
+            stack.callback(layer.register_forward_hook(hook_of(name)).remove)
         network.eval()
         try:
             network(images_nchw)

@@ -1,5 +1,6 @@
 """Saturation of layers: the share of a layer's dimensions that the variance of its outputs takes (Richter et al., arXiv 2006.08679)."""
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -59,10 +60,14 @@ class Covariances:
 
 
 def measures(eigenvalues_c: Tensor, options: Saturation) -> dict[str, float]:
-    """What is told of a layer: its saturation and intrinsic dimension for every delta, its dimension, and the trace of its covariance."""
+    """What is told of a layer: its saturation and intrinsic dimension for every delta, its dimension, and the trace of its covariance.
+
+    Where the eigenvalues are NaN, so is all but the dimension.
+    """
     found: dict[str, float] = {}
+    known = bool(eigenvalues_c.isfinite().all())
     for delta in options.delta:
-        dimension = intrinsic_dimension(eigenvalues_c, delta, options.rule)
+        dimension = intrinsic_dimension(eigenvalues_c, delta, options.rule) if known else math.nan
         found[f"saturation_{delta:g}"] = dimension / len(eigenvalues_c)
         found[f"intrinsic_dimension_{delta:g}"] = dimension
     return found | {"dimension": len(eigenvalues_c), "trace": float(eigenvalues_c.sum())}

@@ -3,6 +3,10 @@
 python -m configs                                                all committed lists and sweep files, as they are
 python -m configs modules --dataset=EMNIST,MNIST --seed=1,2 --out configs/mine.yaml
 python -m configs modules --module.lr=0.1,0.01 --epochs=20 --out configs/mine.yaml
+python -m configs matrix configs/mine_matrix.yaml --out configs/mine.yaml
+
+A matrix is a list of entries whose values may be lists: `{dataset: CIFAR10, method: Identity, model: [VGG11, VGG16], lr: [0.1, 0.01]}` stands for four. Fields
+that are lists by themselves (corruptions, tags, delta ...) vary where they are lists of lists.
 
 Several values, with commas between them, make a grid. `dataset` and `seed` take the place of the list's own, PART.KEY changes a
 hyperparameter of a part wherever it stands (parts: identity, crossentropy, contrastive, backbone, module, manual, autoencoder,
@@ -18,26 +22,32 @@ from typing import Any
 import yaml
 
 from configs.lists import LISTS
+from configs.matrix import flatten
 from configs.searches import SEARCHES, sweep_text
 from configs.studies import write
 from errors import Arguments, InputError, report_errors
 from train.build import build
 from train.fields import FieldError, choose
-from train.lists import parse
+from train.lists import parse, read_yaml
 
 FOLDER = Path(__file__).resolve().parent
 SWEEPS = FOLDER / "sweeps"
+MATRIX = "matrix"
+UNKNOWN = "Not run yet: nothing is known of its time and numbers."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = Arguments("python -m configs", description=__doc__)
-    arguments.add_argument("name", nargs="?", choices=LISTS, help="the list that is varied; without it all are written")
+    arguments.add_argument(
+        "name", nargs="?", choices=[*LISTS, MATRIX], help="the list that is varied, or `matrix`; without it all are written"
+    )
+    arguments.add_argument("matrix", nargs="?", metavar="MATRIX.yaml", help="with `matrix`: a list of entries whose values may be lists")
     arguments.add_argument("--out", type=Path, metavar="FILE.yaml", help="where the varied list goes")
     options, rest = arguments.parse_known_args(argv)
-    return report_errors(lambda: run(options.name, options.out, rest))
+    return report_errors(lambda: run(options.name, options.matrix, options.out, rest))
 
 
-def run(name: str | None, out: Path | None, rest: Sequence[str]) -> None:
+def run(name: str | None, matrix: str | None, out: Path | None, rest: Sequence[str]) -> None:
     """Writes the committed lists and sweep files, or one list that is varied, and prints the paths."""
     if name is None:
         if out or rest:
@@ -49,6 +59,16 @@ def run(name: str | None, out: Path | None, rest: Sequence[str]) -> None:
         return
     if out is None or out.resolve() in {*(FOLDER / f"{own}.yaml" for own in LISTS), *(SWEEPS / f"{own}.yaml" for own in SEARCHES)}:
         raise InputError("--out must name a file of your own: a varied list does not take the place of a committed one")
+    if (matrix is None) == (name == MATRIX):
+        raise InputError("a file goes with `matrix`, and only with that: python -m configs matrix MATRIX.yaml --out FILE.yaml")
+    if matrix is not None:
+        if rest:
+            raise InputError(f"{rest[0]}: what varies stands in {matrix} itself")
+        if out.resolve() == Path(matrix).resolve():
+            raise InputError(f"--out {out}: is the matrix itself")
+        origin = f"Written by: python -m configs matrix {matrix} --out {out}"
+        save(out, write(str(out), origin, UNKNOWN, flatten(matrix, read_yaml(matrix))))
+        return
     blocks = LISTS[name].entries(out.stem, read_choices(name, rest))
     for entry in (entry for _, entries in blocks for entry in entries):
         try:
@@ -56,7 +76,7 @@ def run(name: str | None, out: Path | None, rest: Sequence[str]) -> None:
         except FieldError as error:
             raise InputError(f"{name}: {error}") from None
     origin = f"Written by: {' '.join(['python -m configs', name, *rest, '--out', str(out)])}"
-    save(out, write(str(out), origin, "Not run yet: nothing is known of its time and numbers.", blocks))
+    save(out, write(str(out), origin, UNKNOWN, blocks))
 
 
 def committed(name: str) -> str:

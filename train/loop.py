@@ -20,12 +20,12 @@ from tqdm import tqdm
 from data.batches import Batch, Batches
 from data.noise import derive
 from errors import Diverged, InputError
+from losses.metrics import Tally
 from models.networks import count_parameters
 from train import interrupt
 from train.along import Along
 from train.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from train.method import Method, Stage, Step
-from train.metrics import Tally
 from train.optimizers import learning_rate, make_optimizer
 from train.run import Run
 

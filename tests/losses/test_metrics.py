@@ -18,7 +18,7 @@ from train import metrics as ours
 from train.build import build
 from train.fields import FieldError
 from train.method import load_network
-from train.metrics import Tally
+from losses.metrics import Tally
 from train.subject import row_of, values_of
 
 NAMES = [str(name) for name in info_dicts.METRICS.values()]

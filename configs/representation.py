@@ -1,0 +1,113 @@
+"""The committed lists of analyses of representations, as matrices: what is trained, and what is looked at in its layers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import info_dicts
+from configs.matrix import flatten
+from configs.studies import Fields, set_key
+
+# As in the published experiments (arXiv 2006.08679, 2102.01582, 2106.12307): Adam, batches of 128, 30 epochs, images cropped and flipped.
+TRAINING: Fields = {
+    "dataset": "CIFAR10",
+    "method": "Identity",
+    "seed": 0,
+    "epochs": 30,
+    "batch_size": 128,
+    "optimizer": "Adam",
+    "schedule": "constant",
+    "lr": 0.001,
+    "weight_decay": 0.0,
+}
+CLEAN: Fields = {"compositions": ["Identity"]}
+LAYERS: Fields = {"receptive_field": {}, "cost": {}}
+SMALL = ("", "_S", "_XS", "_XXS", "_XXXS")
+
+
+@dataclass(frozen=True)
+class LayerStudy:
+    """A list that is a matrix, and the header's words. `plots` are the commands that draw it."""
+
+    matrix: Sequence[Fields]
+    time: str
+    expect: str
+    recipes: Mapping[str, Any] = field(default_factory=lambda: {str(name): {} for name in info_dicts.DATASETS.values()})
+
+    def entries(self, name: str, choices: Mapping[str, Sequence[Any]] | None = None) -> list[tuple[str, list[Fields]]]:
+        """The entries in blocks, each with a title; `choices` maps (dotted) keys to values that take the place of the matrix's own."""
+        matrix = [{"study": name.replace("/", " "), **entry} for entry in self.matrix]
+        for key, values in (choices or {}).items():
+            value = list(values) if len(values) > 1 else values[0]
+            matrix = [set_key(entry, key, value) for entry in matrix]
+        return flatten(name, matrix)
+
+
+def command(*figures: str) -> str:
+    """What a header says of figures."""
+    return f"Then: {'; '.join(f'python -m plots {figure} THIS' for figure in figures)}."
+
+
+NOT_RUN = "The list has not been run at this length."
+REPRESENTATION = {
+    "representation_demo": LayerStudy(
+        [
+            {
+                "dataset": "FashionMNIST-mini", "seed": 1, "epochs": 6, "evaluation": {"images": 1000, "compositions": "elementals"},
+                "method": ["Identity", "CrossEntropy"], "lr": 0.05,
+                "analyses": {
+                    "saturation": {"along": 1, "delta": [0.95, 0.99], "images": 1000},
+                    "projection": {"train_images": 2000},
+                    "probes": {"at": "levels", "train_images": 1000, "images": 1000},
+                    "receptive_field": {}, "cost": {}, "metrics": {"compositions": "elementals", "metrics": ["mcc", "top5_accuracy"], "images": 1000},
+                },
+            },
+        ],
+        time="TIME",
+        expect="EXPECT",
+    ),
+    "representation/saturation": LayerStudy(
+        [TRAINING | {"model": ["VGG16", "ResNet18-stem3-w64", "ResNet18-stem7-w64"], "evaluation": CLEAN, "analyses": {"saturation": {"along": 4, "delta": [0.99]} | CLEAN, "probes": CLEAN} | LAYERS}],
+        time="30 epochs an entry, for a GPU each; on 2 cores an epoch takes minutes.",
+        expect=f"Expect a tail of layers with low saturation behind the border of the receptive field, where probes no longer gain. {command('layers', 'layers_over_epochs')} {NOT_RUN}",
+    ),
+    "representation/resolution": LayerStudy(
+        [TRAINING | {"model": ["VGG16", "ResNet18"], "resolution": [32, 64, 128, 224], "evaluation": CLEAN, "analyses": {"saturation": CLEAN, "probes": CLEAN, "projection": {}} | LAYERS}],
+        time="30 epochs an entry, for a GPU each.",
+        expect=f"Expect the layers that gain to move to the end as the image grows beyond the field. {command('layers', 'projection')} {NOT_RUN}",
+    ),
+    "representation/receptive_field": LayerStudy(
+        [TRAINING | {"model": ["ResNet18", "ResNet18-noskip", "ResNet18-stem3-w64", "ResNet34", "ResNet34-noskip", "VGG11", "VGG13", "VGG16", "VGG19"], "evaluation": CLEAN, "analyses": {"saturation": CLEAN, "probes": CLEAN} | LAYERS}],
+        time="30 epochs an entry, for a GPU each.",
+        expect=f"Expect the border of the field to tell where a network's tail begins; with skip connections, by the smallest field. {command('layers')} {NOT_RUN}",
+    ),
+    "representation/pixelwise": LayerStudy(
+        [TRAINING | {"model": ["VGG16", "ResNet18-stem7-w64"], "evaluation": CLEAN, "analyses": {"probes": {"pooling": "pixel", "own": False, "untrained": False, "train_images": 10000, **CLEAN}}}],
+        time="30 epochs an entry, for a GPU each, and thousands of small probes.",
+        expect=f"Expect single positions to tell little of the class before the border, and nearly as much as the whole behind it. {command('probe_map')} {NOT_RUN}",
+    ),
+    "representation/dissection": LayerStudy(
+        [
+            TRAINING | {"model": [f"{family}{size}" for family in ("VGG11", "VGG13", "VGG16", "VGG19", "ResNet18", "ResNet34") for size in SMALL], "evaluation": CLEAN, "analyses": {"saturation": CLEAN, "probes": CLEAN, "projection": {}} | LAYERS},
+            TRAINING | {"model": ["ResNet50", "ResNet101", "ResNet152"], "evaluation": CLEAN, "analyses": {"saturation": CLEAN, "projection": {}} | LAYERS},
+        ],
+        time="30 epochs an entry, for a GPU each.",
+        expect=f"Expect mean saturation to fall and accuracy to rise with width. {command('layers', 'projection', 'layer_table')} {NOT_RUN}",
+    ),
+    "representation/compositions": LayerStudy(
+        [
+            {
+                "dataset": "FashionMNIST", "model": "SmallNet", "seed": [1, 2], "epochs": 5, "evaluation": {"images": 1000},
+                "method": ["Identity", "CrossEntropy"], "lr": 0.05,
+                "analyses": {"probes": {"at": "levels", "train_images": 5000, "images": 1000, "compositions": "elementals"}, "saturation": {"images": 1000}},
+            },
+            {
+                "dataset": "FashionMNIST", "model": "SmallNet", "seed": [1, 2], "epochs": 5, "evaluation": {"images": 1000}, "method": "ModularSystem",
+                "backbone": {"lr": 0.05}, "module": {"level": "auto", "search_epochs": 1, "lr": 0.01, "weight": 1.0},
+                "analyses": {"probes": {"at": "levels", "train_images": 5000, "images": 1000, "compositions": "elementals", "untrained": False}, "saturation": {"images": 1000}},
+            },
+        ],
+        time="TIME",
+        expect="EXPECT",
+    ),
+}  # fmt: skip
