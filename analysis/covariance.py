@@ -79,7 +79,15 @@ class Covariance:
 
 
 def delve_dimension(shares_k: Tensor, delta: float) -> int:
-    """How many shares stay below delta, and one more where those leave out more than 0.02: the rule of the published figures (delve 0.1)."""
+    """How many shares stay below delta, at least 1: what delve 0.1 tells as saturation, but that it tells 0 where the first eigenvector explains delta.
+
+    Its source means to add one where these leave out more than 0.02, but cuts columns that are cut already; `delve_rank` is what it meant.
+    """
+    return max(1, int((shares_k < delta).sum()))
+
+
+def delve_rank(shares_k: Tensor, delta: float) -> int:
+    """How many shares stay below delta, at least 1, and one more where those leave out more than 0.02: the directions that delve's projection layers keep."""
     below = int((shares_k < delta).sum())
     if below == 0:
         return 1
@@ -91,7 +99,7 @@ def standard_dimension(shares_k: Tensor, delta: float) -> int:
     return min(int((shares_k < delta).sum()) + 1, len(shares_k))
 
 
-RULES = {"delve": delve_dimension, "standard": standard_dimension}
+RULES = {"delve": delve_dimension, "delve rank": delve_rank, "standard": standard_dimension}
 
 
 def intrinsic_dimension(eigenvalues_c: Tensor, delta: float, rule: str = "delve") -> int:

@@ -20,6 +20,9 @@ from analysis.table import Row
 from analysis.taps import layers
 from data.noise import derive
 
+# The rule for the rank that is kept, by that for the dimension that is told.
+RANKS = {"delve": "delve rank", "standard": "standard"}
+
 
 def basis(eigenvectors_cc: Tensor, rank: int, kind: str, key: str) -> Tensor:
     """The directions (C, rank) that are kept: the first eigenvectors, or as many random orthonormal ones, keyed by `key`."""
@@ -49,7 +52,7 @@ def projected(system: System, covariances: Mapping[str, Covariance], delta: floa
             ranks[name] = covariances[name].dimension
             continue
         values, vectors = covariances[name].eigenbasis()
-        ranks[name] = intrinsic_dimension(values, delta, options.rule)
+        ranks[name] = intrinsic_dimension(values, delta, RANKS[options.rule])
         fold(own[name], basis(vectors, ranks[name], options.basis, f"{name} {delta:g}"), covariances[name].mean().cpu())
     return changed, ranks
 
