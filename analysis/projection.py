@@ -34,13 +34,31 @@ def basis(eigenvectors_cc: Tensor, rank: int, kind: str, key: str) -> Tensor:
 
 @torch.no_grad()
 def fold(layer: nn.Conv2d | nn.Linear, directions_cr: Tensor, mean_c: Tensor) -> None:
-    """Projects a layer's outputs on orthonormal directions through their mean, by changing its weights in place; computed in float64."""
+    """Projects a layer's outputs on orthonormal directions through their mean, by changing its weights in place; computed in float64.
+
+    A convolution in groups becomes one without, since outputs of different groups meet in a projection.
+    """
     projection = (directions_cr @ directions_cr.T).to(layer.weight.device)
     mean_c = mean_c.to(layer.weight.device)
-    weight = layer.weight.double().flatten(1)
+    weight = ungrouped(layer).double()
     bias = torch.zeros_like(mean_c) if layer.bias is None else layer.bias.double()
-    layer.weight.copy_((projection @ weight).view_as(layer.weight))
-    layer.bias = nn.Parameter((projection @ (bias - mean_c) + mean_c).to(layer.weight.dtype), requires_grad=False)
+    dtype = layer.weight.dtype
+    layer.weight = nn.Parameter((projection @ weight.flatten(1)).view_as(weight).to(dtype), requires_grad=False)
+    layer.bias = nn.Parameter((projection @ (bias - mean_c) + mean_c).to(dtype), requires_grad=False)
+    if isinstance(layer, nn.Conv2d):
+        layer.groups = 1
+
+
+def ungrouped(layer: nn.Conv2d | nn.Linear) -> Tensor:
+    """The weights (C, inputs, ...) by which every output takes all inputs; 0 for those of other groups than its own."""
+    weight = layer.weight.detach()
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    if groups == 1:
+        return weight
+    whole = weight.new_zeros(len(weight), groups * weight.shape[1], *weight.shape[2:])
+    for own, inputs in zip(torch.arange(len(weight)).chunk(groups), torch.arange(whole.shape[1]).chunk(groups)):
+        whole[own[:, None], inputs] = weight[own]
+    return whole
 
 
 def projected(system: System, covariances: Mapping[str, Covariance], delta: float, options: Projection) -> tuple[System, dict[str, int]]:
