@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -156,7 +157,9 @@ def fit(
 
     try:
         options = {"maxcor": MEMORY, "maxiter": max_iterations, "maxfun": 2 * max_iterations, "ftol": 0.0, "gtol": 0.0}
-        found = minimize(objective, start, jac=True, method="L-BFGS-B", callback=callback, options=options)
+        # The vectors are short: threads of scipy's own would only wait for each other.
+        with threadpool_limits(1, user_api="blas"):
+            found = minimize(objective, start, jac=True, method="L-BFGS-B", callback=callback, options=options)
         certified = look(found.x)
     except _Certified:
         certified = True

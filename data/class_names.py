@@ -2,7 +2,8 @@
 
 import string
 
-import info_dicts
+from data.facts import dataset_choice
+from data.folders import is_folder, read_note
 
 _DIGITS = tuple(string.digits)
 _GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -30,5 +31,9 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
 
 def class_names(dataset: str) -> tuple[str, ...]:
     """The names of a data set's classes by label; of one without names here the labels themselves."""
-    classes = next(choice for choice in info_dicts.DATASETS.values() if choice == dataset).classes
+    classes = dataset_choice(dataset).classes
+    if is_folder(dataset):
+        from data.datasets import data_root
+
+        return tuple(read_note(data_root(), dataset)["classes"])
     return CLASS_NAMES.get(dataset) or tuple(str(label) for label in range(classes))

@@ -1,13 +1,16 @@
 """The data sets: uint8 arrays in memory, decoded once, split by class, cached as one HDF5 file each and checked by SHA-256.
 
-A further data set is a function here, decorated with ``@dataset(NAME)``, that returns its three splits, and a line in info_dicts.DATASETS.
+A further data set is a function here, decorated with ``@dataset(NAME)``, that returns its three splits, and a line in info_dicts.DATASETS; or, brought along by a
+user, a function anywhere on Python's path, decorated with ``@described(...)``, or a folder of images (data/folders.py).
 """
 
 import contextlib
 import hashlib
+import inspect
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import info_dicts
+from data.facts import dataset_choice
 from data.files import appearing
+from data.folders import is_folder, read_folder, read_note, write_folder, write_note
 from data.mapped import forget, read_mapped, sign, write_mapped
 from data.packages import PACKAGES, prepare_command
 from data.shapes import note_of, read_published
@@ -27,6 +32,7 @@ from data.shapes_render import blocks
 from data.slabs import slabs
 from data.sources import Parts, Source
 from errors import InputError
+from registry import is_factory, load_factory
 
 ROOT = Path(__file__).resolve().parent.parent
 SPLITS = ("train", "valid", "test")
@@ -111,6 +117,26 @@ def dataset(name: str, needs_source: bool = True) -> Callable[[Callable[[Source]
         return make
 
     return register
+
+
+Factory = Callable[[], Splits]
+
+
+def described(classes: int, shape: tuple[int, int, int], **more: Any) -> Callable[[Factory], Factory]:
+    """Says what images (C, H, W) of how many classes a user's data set has; the entry names its function as `package.module:factory`.
+
+    ``more``: mean and std of pixels in 0..1 (default (0.5,)), and what entries have by default: model, augmentation, and the padding of its crops. The function takes
+    nothing and returns the splits train, valid and test. ValueError for other facts.
+    """
+    unknown = sorted(more.keys() - {"mean", "std", "model", "augmentation", "padding"})
+    if unknown:
+        raise ValueError(f"described: unknown fact {unknown[0]}; allowed: mean, std, model, augmentation, padding")
+
+    def describe(factory: Factory) -> Factory:
+        factory.facts = {"classes": classes, "shape": tuple(shape), **more}  # type: ignore[attr-defined]
+        return factory
+
+    return describe
 
 
 def split_by_class(images: NDArray[np.uint8], labels: NDArray[np.int64], valid_per_class: int) -> tuple[Split, Split]:
@@ -268,7 +294,7 @@ def data_root() -> Path:
 
 def cache_path(name: str, root: Path | None = None) -> Path:
     """The HDF5 file of a data set: the committed one, or NAME.h5 in ``root`` (default `data_root()`)."""
-    return EMBEDDED.get(name) or (root or data_root()) / f"{name}.h5"
+    return EMBEDDED.get(name) or (root or data_root()) / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.h5"
 
 
 def prepare(name: str, source: str = "official", root: Path | None = None) -> DataSet:
@@ -277,12 +303,16 @@ def prepare(name: str, source: str = "official", root: Path | None = None) -> Da
     ``source`` is "official", "packages" or a directory (see data.sources); ``root`` defaults to `data_root()`.
     Raises InputError if the name is unknown, the source fails, or the arrays are not the pinned ones.
     """
+    if is_folder(name):
+        return _prepare_folder(name, source, root or data_root())
     _menu_entry(name)
     if name in EMBEDDED:
         return load(name, root)
     root = root or data_root()
     if name in MAPPED:
         return _prepare_mapped(name, source, root)
+    if is_factory(name):
+        return _prepare_factory(name, root)
     splits = RECIPES[name].make(Source(name, source, root / "downloads" / name))
     checksum = verify(name, splits, source)
     write(cache_path(name, root), name, splits, checksum, source)
@@ -309,11 +339,58 @@ def _prepare_mapped(name: str, source: str, root: Path) -> DataSet:
     return _read(path, name)
 
 
+def _prepare_folder(name: str, source: str, root: Path) -> DataSet:
+    """The same for a folder of images; any source but a folder is the one that is noted."""
+    folder = Path(read_note(root, name)["source"] if source in ("official", "noted") else source).expanduser()
+    path = cache_path(name, root)
+    try:
+        with appearing(path) as temporary:
+            classes = write_folder(temporary, name, folder)
+            arrays, _ = read_folder(temporary, name)
+            sign(temporary, content_checksum({split: Split(*arrays[split]) for split in SPLITS}))
+        write_note(root, name, folder, classes)
+    except OSError as error:
+        raise _unwritten(name, path, error) from error
+    return _read(path, name)
+
+
+def _prepare_factory(name: str, root: Path) -> DataSet:
+    """The same for a user's function."""
+    factory = load_factory(name)
+    try:
+        splits = factory()
+    except Exception as error:
+        raise InputError(f"{name}: failed ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})") from error
+    if not isinstance(splits, Mapping) or not all(isinstance(splits.get(split), Split) for split in SPLITS):
+        raise InputError(f"{name}: must return a mapping of train, valid and test to Split(images, labels, ids) of data.datasets")
+    try:
+        checksum = verify(name, splits, name)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    write(cache_path(name, root), name, splits, checksum, _version(factory))
+    return DataSet(str(name), splits["train"], splits["valid"], splits["test"], checksum)
+
+
+def _version(factory: Callable[..., Any]) -> str:
+    """What tells whether a user's function has changed: a hash of its text."""
+    return f"factory {hashlib.sha256(inspect.getsource(factory).encode()).hexdigest()[:16]}"
+
+
 def require(name: str, root: Path | None = None) -> None:
     """InputError, with the command that helps, where a data set has to be fetched before `load` can read it."""
     _menu_entry(name)
     path = cache_path(name, root)
-    if not path.exists() and name not in EMBEDDED and (MAPPED[name] if name in MAPPED else RECIPES[name].needs_source):
+    if is_folder(name):
+        noted = Path(read_note(root or data_root(), name)["source"])
+        if not path.exists() and not noted.is_dir():
+            raise InputError(f"{name}: {noted}, which it is made of, is gone; run: python -m data prepare {name} --source DIR")
+        return
+    if (
+        not path.exists()
+        and name not in EMBEDDED
+        and not is_factory(name)
+        and (MAPPED[name] if name in MAPPED else RECIPES[name].needs_source)
+    ):
         raise InputError(f"{name}: {path} is missing; run {prepare_command(name)}")
 
 
@@ -327,6 +404,9 @@ def load(name: str, root: Path | None = None) -> DataSet:
     path = cache_path(name, root)
     if not path.exists() and name not in EMBEDDED:
         return prepare(name, root=root)
+    if is_factory(name) and path.exists() and _recorded_source(path, name) != _version(load_factory(name)):
+        print(f"{name}: has changed since {path} was made; making it again", file=sys.stderr)
+        return prepare(name, root=root)
     try:
         return _read(path, name)
     except PermissionError as error:
@@ -335,7 +415,7 @@ def load(name: str, root: Path | None = None) -> DataSet:
         reason = " ".join(str(error).split())
     if name in EMBEDDED:
         raise InputError(f"{name}: {path} is missing or damaged ({reason}); run `git checkout -- data/embedded`")
-    source = _recorded_source(path, name)
+    source = "noted" if is_folder(name) else _recorded_source(path, name)
     print(f"{name}: {path} is damaged ({reason}); preparing it again from {source}", file=sys.stderr)
     return prepare(name, source, root)
 
@@ -355,7 +435,7 @@ def split_count(name: str, split: str, root: Path | None = None) -> int | None:
         contextlib.suppress(OSError, KeyError, RuntimeError, AttributeError),
         h5py.File(cache_path(name, root), "r", locking=False) as file,
     ):
-        return len(file[split]["labels"])
+        return int(file.attrs["counts"][SPLITS.index(split)]) if is_folder(name) else len(file[split]["labels"])
     return None
 
 
@@ -376,12 +456,9 @@ def class_balanced(split: Split, n: int) -> NDArray[np.int64]:
 def _menu_entry(name: str) -> info_dicts.Choice:
     """The menu's line of ``name``, with its facts; InputError if it cannot be loaded."""
     for number, choice in info_dicts.DATASETS.items():
-        if choice == name:
-            if not any(name in known for known in (RECIPES, EMBEDDED, MAPPED)):
-                raise InputError(f"data set {name} ({number} on the menu) has no function in data/datasets.py")
-            return choice
-    allowed = ", ".join(f"{number} {choice}" for number, choice in info_dicts.DATASETS.items())
-    raise InputError(f"no data set {name!r}; allowed: {allowed}")
+        if choice == name and not any(name in known for known in (RECIPES, EMBEDDED, MAPPED)):
+            raise InputError(f"data set {name} ({number} on the menu) has no function in data/datasets.py")
+    return dataset_choice(name)
 
 
 def verify(name: str, splits: Splits, source: str) -> str:
@@ -447,8 +524,8 @@ def _unwritten(name: str, path: Path, error: OSError) -> InputError:
 
 def _read(path: Path, name: str) -> DataSet:
     """The content of a cache; one of the exceptions that `load` takes for damage if it is not as it was written."""
-    if name in MAPPED:
-        mapped, checksum = read_mapped(path, _menu_entry(name).factors)
+    if name in MAPPED or is_folder(name):
+        mapped, checksum = read_folder(path, name) if is_folder(name) else read_mapped(path, _menu_entry(name).factors)
         if not checksum or checksum != CONTENT_SHA256.get(name, checksum):
             raise ValueError("its content has another checksum")
         return DataSet(str(name), Split(*mapped["train"]), Split(*mapped["valid"]), Split(*mapped["test"]), checksum)

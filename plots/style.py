@@ -1,6 +1,7 @@
 """What all figures share: a colour for each method, sizes of a paper's column, and how a figure is saved."""
 
 import io
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -109,6 +110,7 @@ def describe_n(compositions: int, seeds: Iterable[int], images: int) -> str:
 
 def save(figure: Figure, drawn: pd.DataFrame, folder: Path, name: str) -> list[Path]:
     """Writes a figure as PNG and PDF, and the values drawn in it as CSV; returns the paths, the PNG last."""
+    name = file_name(name)
     paths = [save_csv(drawn, folder, name)]
     for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
         buffer = io.BytesIO()
@@ -118,6 +120,11 @@ def save(figure: Figure, drawn: pd.DataFrame, folder: Path, name: str) -> list[P
     return paths
 
 
+def file_name(name: str) -> str:
+    """A name, of a user's data set for instance, without what file systems refuse."""
+    return re.sub(r"[:@/]", "-", name)
+
+
 def save_csv(values: pd.DataFrame, folder: Path, name: str) -> Path:
     """Writes a table as CSV into a folder, which is made where it is missing."""
     try:
@@ -125,6 +132,6 @@ def save_csv(values: pd.DataFrame, folder: Path, name: str) -> Path:
     except OSError as error:
         problem = "is no folder" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
         raise InputError(f"{folder}: cannot be written ({problem}); choose another folder with --out") from None
-    path = folder / f"{name}.csv"
+    path = folder / f"{file_name(name)}.csv"
     write_atomically(path, values.to_csv(index=False).encode())
     return path
