@@ -15,6 +15,13 @@
     python -m plots mechanism_conditions configs/distill_demo.yaml  students under eight conditions
     python -m plots tsne configs/distill_demo.yaml                  features in the plane; after: python -m analysis features configs/distill_demo.yaml
 
+    python -m plots layers configs/representation_demo.yaml                saturation and probes by layer, with the border of the receptive field
+    python -m plots layers_over_epochs configs/representation_demo.yaml    saturation along the training
+    python -m plots probe_profiles configs/representation_demo.yaml        probes by level under every composition; saturation_profiles likewise
+    python -m plots projection configs/representation_demo.yaml            accuracy with every layer projected
+    python -m plots probe_map CONFIG                                       probes of single positions; after: python -m analysis probes CONFIG --pooling=pixel
+    python -m plots layer_table CONFIG                                     models with their accuracy, cost and saturation
+
     python -m plots sweep configs/sweeps/demo_step_one.yaml   the trials of a search, also as ENTITY/PROJECT/SWEEP
 
     python -m plots summary configs/demo.yaml --epochs=1 a list with the overrides that it was run with

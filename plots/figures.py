@@ -11,10 +11,16 @@ from plots import (
     effects,
     heat_map,
     invariance,
+    layer_profiles,
+    layer_table,
+    layers,
+    layers_over_epochs,
     mechanism_conditions,
     mechanism_curves,
     mechanism_heat_map,
     paired,
+    probe_map,
+    projection,
     report,
     summary,
     sweep,
@@ -37,7 +43,13 @@ DRAWN: dict[str, Draw] = {
     "mechanism_curves": mechanism_curves.draw,
     "mechanism_conditions": mechanism_conditions.draw,
     "tsne": tsne.draw,
+    "layers": layers.draw,
+    "layers_over_epochs": layers_over_epochs.draw,
+    "probe_profiles": layer_profiles.draw_probes,
+    "saturation_profiles": layer_profiles.draw_saturation,
+    "projection": projection.draw,
+    "probe_map": probe_map.draw,
 }
-FIGURES: dict[str, Draw] = {"summary": summary.summarize, **DRAWN, "report": partial(report.write, DRAWN)}
+FIGURES: dict[str, Draw] = {"summary": summary.summarize, **DRAWN, "layer_table": layer_table.draw, "report": partial(report.write, DRAWN)}
 # Figures of a search: of a sweep file (with the overrides that it was run with) or of a W&B sweep.
 SEARCH_FIGURES: dict[str, Callable[[str, Mapping[str, Any], Path], list[Path]]] = {"sweep": sweep.draw}
