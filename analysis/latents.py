@@ -40,7 +40,7 @@ def sizes(seen: Seen, options: Latents) -> dict[str, int]:
 def run(seen: Seen, options: Latents, folder: Path) -> list[Row]:
     """Writes parts/ and latents.h5 into the folder. Rows: `latent_dimension` of each layer.
 
-    InputError where the disk cannot hold what is to be written, before anything is.
+    InputError where the disk cannot hold what is to be written, before anything is, and where a system takes the images of a batch apart.
     """
     values, parts = sizes(seen, options), folder / "parts"
     wanted = [
@@ -99,11 +99,10 @@ def write(seen: Seen, options: Latents, split: str, condition: str, number: int,
             rows = pool(features.float(), options.pooling)[: len(labels) - done]
             file[name.replace(" ", "")][done : done + len(rows)] = rows.cpu().numpy()
 
-        with tapped(seen.network, take, options.at):
-            for logits in seen.responses(seen.system, split, condition, options.images, start):
-                done += len(logits)
-                if done >= len(labels):
-                    break
+        for logits in seen.watched(seen.system, take, options.at, values, split, condition, options.images, start):
+            done += len(logits)
+            if done >= len(labels):
+                break
 
 
 def join(folder: Path) -> None:

@@ -23,7 +23,6 @@ from analysis.seen import Seen, System
 from analysis.table import Row
 from analysis.taps import tapped
 from data.files import appearing
-from errors import InputError
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def points(system: System, seen: Seen, options: Probes) -> list[Point]:
 
     def take(name: str, features: Tensor) -> None:
         if name in shapes or len(features) != rows:
-            raise InputError(f"{seen.name}: its images go different ways through the network (routing), so no layer has features of all")
+            raise seen.apart(name)
         shapes[name] = tuple(features.shape[1:])
 
     with torch.no_grad(), tapped(system.network, take, options.at):
@@ -93,7 +92,7 @@ def groups(found: Sequence[Point], rows: int, gigabytes: float) -> list[list[Poi
 def extract(
     seen: Seen, system: System, own: Sequence[Point], split: str, condition: str, images: int | None, at: str
 ) -> dict[Point, Tensor]:
-    """The features (N, D) float32 of every point, from one pass over the images."""
+    """The features (N, D) float32 of every point, from one pass over the images; InputError as `points`."""
     n = len(seen.pictures.labels(split, condition, images))
     found = {point: torch.empty(n, point.values, device=seen.device) for point in own}
     start = 0
@@ -103,9 +102,8 @@ def extract(
             if point.layer == name:
                 found[point][start : start + len(features)] = pool(features.float(), point.side)
 
-    with tapped(system.network, take, at, {point.layer for point in own}):
-        for logits in seen.responses(system, split, condition, images):
-            start += len(logits)
+    for logits in seen.watched(system, take, at, {point.layer for point in own}, split, condition, images):
+        start += len(logits)
     return found
 
 

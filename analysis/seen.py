@@ -1,6 +1,6 @@
 """What an analysis of layers is given: a finished system, and the images to look at."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from analysis.pictures import Pictures
+from analysis.taps import Take, tapped
+from errors import InputError
 from models.networks import Network
 
 
@@ -47,3 +49,27 @@ class Seen:
             for chunk in self.pictures.batches(split, condition, images, first):
                 yield system(chunk, names)
                 self.tick()
+
+    def watched(
+        self, system: System, take: Take, at: str, names: Collection[str], split: str, condition: str, images: int | None, first: int = 0
+    ) -> Iterator[Tensor]:
+        """`responses`, of which `take(name, features)` gets the named layers or levels (`at`), each with all images of a chunk; InputError where it has them in parts."""
+        rows: dict[str, list[int]] = {}
+
+        def counted(name: str, features: Tensor) -> None:
+            rows.setdefault(name, []).append(len(features))
+            take(name, features)
+
+        with tapped(system.network, counted, at, names):
+            for logits in self.responses(system, split, condition, images, first):
+                for name in names:
+                    if rows.get(name) != [len(logits)]:
+                        raise self.apart(name)
+                rows.clear()
+                yield logits
+
+    def apart(self, name: str) -> InputError:
+        """The error for a layer or level that has no features of all images."""
+        return InputError(
+            f"{self.name}: its images go different ways through the network (routing, or a layer that is used twice), so {name} has no features of all"
+        )
