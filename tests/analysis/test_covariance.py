@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from delve.metrics import compute_intrinsic_dimensionality
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.covariance import RULES, Covariance, intrinsic_dimension
@@ -40,6 +40,7 @@ def assert_numpys(found, whole_nc, tolerance=5e-6):
     return expected
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     c=st.integers(1, 7),
@@ -106,6 +107,7 @@ def test_what_is_not_finite_is_told_as_such():
     assert found.eigenvalues().isnan().all()
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 10**6), c=st.integers(2, 9), data=st.data())
 def test_k_equal_directions_have_k_dimensions(seed, c, data):
     """By each rule from the delta on from which it counts the last of them: delve's saturation counts it from a share of 1 alone."""
@@ -121,6 +123,7 @@ def test_k_equal_directions_have_k_dimensions(seed, c, data):
         assert intrinsic_dimension(eigenvalues, 1.0, rule) == c
 
 
+@settings(deadline=None)
 @given(
     shares=st.lists(st.floats(0, 1, allow_subnormal=False), min_size=1, max_size=20),
     deltas=st.lists(st.floats(0.001, 1), min_size=2, max_size=4).map(sorted),
