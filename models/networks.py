@@ -274,7 +274,7 @@ def _users_blocks(name: str, made: object) -> list[Any]:
         return list(made)
     if not isinstance(made, nn.Module):
         return []
-    path, last = [(path, part) for path, part in made.named_modules() if not any(part.children())][-1]
+    path, last = [(path, part) for path, part in made.named_modules() if next(part.children(), None) is None][-1]
     if path and isinstance(last, nn.Linear):
         made.set_submodule(path, _Place())
         made.register_forward_hook(functools.partial(_check_end, name, path))

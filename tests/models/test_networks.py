@@ -15,6 +15,7 @@ from data.torchvision_import import import_torchvision
 from errors import InputError
 from models import networks
 from models.networks import Network, build_autoencoder, build_module, build_network, count_parameters, scaled, width_for
+from tests.models.representatives import MODELS, QUICK
 
 
 def has_parts(model: info_dicts.Choice) -> bool:
@@ -22,11 +23,8 @@ def has_parts(model: info_dicts.Choice) -> bool:
     return bool(model.facts.get("parts", True))
 
 
-MODELS = list(info_dicts.MODELS.values())
 WITH_PARTS = [model for model in MODELS if has_parts(model)]
 LEVELS = [pytest.param(model, level, id=f"{model}-{level}") for model in WITH_PARTS for level in range(model.blocks)]
-# Where weights are drawn and run and the published width is no part of the claim: the same code with a sixteenth of the parameters.
-QUICK = {"InceptionV3": 0.25, "ResNet18": 0.25, "ResNet50": 0.25}
 
 # Level 1 to the last, and the logits.
 SHAPES = {
