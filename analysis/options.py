@@ -109,7 +109,7 @@ class Latents(OnImages):
     splits: Annotated[tuple[Split, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = ("train", "test")
     # The side that maps are averaged to; None keeps them.
     pooling: Positive | None = 4
-    at: Literal["layers", "levels"] = "layers"
+    at: Literal["layers", "levels", "both"] = "layers"
     dtype: Literal["float32", "float16"] = "float32"
 
 
@@ -121,7 +121,7 @@ class Probes(OnImages):
 
     unkeyed: ClassVar[tuple[str, ...]] = ("memory",)
 
-    at: Literal["layers", "levels"] = "layers"
+    at: Literal["layers", "levels", "both"] = "layers"
     # The side that maps are averaged to; `full` keeps them, `pixel` fits a probe for each position.
     pooling: Annotated[tuple[Pooling, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (4,)
     split: Literal["valid", "test"] = "test"

@@ -28,7 +28,7 @@ POINTS: dict[str, Callable[[Any], dict[str, Any]]] = {"layers": layers, "levels"
 
 @contextmanager
 def tapped(network: Network, take: Take, at: str = "layers", only: Collection[str] | None = None) -> Iterator[None]:
-    """A context in which `take(name, tensor)` gets every layer's output, or every level (`at`), of every forward pass, detached; of those named in `only`.
+    """A context in which `take(name, tensor)` gets every layer's output, or every level (`at`), or `both`, of every forward pass, detached; of those named in `only`.
 
     In a system with modules a level is what its modules have made of it.
     """
@@ -47,10 +47,11 @@ def tapped(network: Network, take: Take, at: str = "layers", only: Collection[st
         return hook
 
     with ExitStack() as stack:
-        for name, part in POINTS[at](network).items():
-            if only is None or name in only:
-                hook = part.register_forward_pre_hook(entry(name)) if at == "levels" else part.register_forward_hook(output(name))
-                stack.callback(hook.remove)
+        for kind in POINTS if at == "both" else (at,):
+            for name, part in POINTS[kind](network).items():
+                if only is None or name in only:
+                    hook = part.register_forward_pre_hook(entry(name)) if kind == "levels" else part.register_forward_hook(output(name))
+                    stack.callback(hook.remove)
         yield
 
 

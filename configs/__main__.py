@@ -82,7 +82,8 @@ def run(name: str | None, matrix: str | None, out: Path | None, rest: Sequence[s
 def committed(name: str) -> str:
     """The text of a committed list."""
     study = LISTS[name]
-    return write(f"configs/{name}.yaml", study.time, study.expect, study.entries(name))
+    path = f"configs/{name}.yaml"
+    return write(path, study.time, study.expect.replace("THIS", path), study.entries(name))
 
 
 def read_choices(name: str, arguments: Sequence[str]) -> dict[str, list[Any]]:

@@ -48,19 +48,21 @@ def command(*figures: str) -> str:
     return f"Then: {'; '.join(f'python -m plots {figure} THIS' for figure in figures)}."
 
 
+DEMO: Fields = {"dataset": "FashionMNIST-mini", "seed": 1, "epochs": 6, "evaluation": {"images": 1000, "compositions": "elementals"}}
+DEMO_ANALYSES: Fields = {
+    "saturation": {"along": 1, "delta": [0.95, 0.99], "images": 1000},
+    "projection": {"train_images": 2000},
+    "probes": {"at": "both", "train_images": 1000, "images": 1000},
+    "receptive_field": {}, "cost": {}, "metrics": {"compositions": "elementals", "metrics": ["mcc", "top5_accuracy"], "images": 1000},
+}  # fmt: skip
 NOT_RUN = "The list has not been run at this length."
 REPRESENTATION = {
     "representation_demo": LayerStudy(
         [
-            {
-                "dataset": "FashionMNIST-mini", "seed": 1, "epochs": 6, "evaluation": {"images": 1000, "compositions": "elementals"},
-                "method": ["Identity", "CrossEntropy"], "lr": 0.05,
-                "analyses": {
-                    "saturation": {"along": 1, "delta": [0.95, 0.99], "images": 1000},
-                    "projection": {"train_images": 2000},
-                    "probes": {"at": "levels", "train_images": 1000, "images": 1000},
-                    "receptive_field": {}, "cost": {}, "metrics": {"compositions": "elementals", "metrics": ["mcc", "top5_accuracy"], "images": 1000},
-                },
+            DEMO | {"method": ["Identity", "CrossEntropy"], "lr": 0.05, "analyses": DEMO_ANALYSES},
+            DEMO | {
+                "method": "ModularSystem", "backbone": {"lr": 0.05}, "module": {"level": "auto", "search_epochs": 1, "lr": 0.01, "weight": 1.0},
+                "analyses": {"probes": DEMO_ANALYSES["probes"] | {"untrained": False}, "saturation": {"images": 1000, "delta": [0.95, 0.99]}},
             },
         ],
         time="TIME",

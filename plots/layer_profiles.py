@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from data.compositions import abbreviate, n_corruptions
-from plots.layered import Layered, by_dataset, describe_seeds, layered, long_table, name_layers
+from plots.layered import LEVEL, Layered, by_dataset, describe_seeds, layered, long_table, name_layers
 from plots.layers import PROBES, SATURATION
 from plots.points import chance_of
 from plots.results import Results
@@ -76,7 +76,7 @@ def describe(own: Layered, metric: str) -> list[dict[str, Any]]:
             rows += [
                 {"kind": kind, "condition": name_of(cells), "composition": cells["composition"], "layer": layer, "value": value}
                 for layer, value in own.values(name, **cells).items()
-                if "@" not in str(layer)
+                if "@" not in str(layer) and str(layer).startswith(LEVEL) == own.at_levels(name)
             ]
     table = pd.DataFrame(rows)
     if table.empty or table["condition"].nunique() <= MANY:

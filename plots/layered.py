@@ -13,6 +13,7 @@ from plots.results import Results
 from plots.table import by_number, name_systems
 
 CLEAN = "Identity"
+LEVEL = "level "
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,13 @@ class Layered:
         """The metrics whose names match, in order of appearance."""
         return [metric for metric in self.rows["metric"].drop_duplicates() if re.fullmatch(pattern, metric)]
 
+    def at_levels(self, metric: str) -> bool:
+        """Whether a metric was found at levels."""
+        own = self.rows[self.rows["metric"] == metric]["layer"]
+        return bool(own.str.startswith(LEVEL).any())
+
     def values(self, metric: str, **cells: Any) -> pd.Series:
-        """Mean over seeds of a metric by layer, of rows with these cells, in the order of the layers."""
+        """Mean over seeds of a metric by layer or level, of rows with these cells, in the order of the forward pass."""
         own = self.rows[self.rows["metric"] == metric]
         for column, value in cells.items():
             own = own[own[column] == value]
@@ -87,7 +93,7 @@ def by_dataset(found: Sequence[Layered]) -> Iterator[tuple[str, list[Layered]]]:
 
 def short(layer: str) -> str:
     """A layer's name on an axis."""
-    return layer.removeprefix("blocks.").removeprefix("level ")
+    return layer.removeprefix("blocks.").removeprefix(LEVEL)
 
 
 def name_layers(axes: Axes, layers: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from plots.layered import Layered, by_dataset, describe_seeds, layered, long_table, mark_border, name_layers
+from plots.layered import LEVEL, Layered, by_dataset, describe_seeds, layered, long_table, mark_border, name_layers
 from plots.points import chance_of
 from plots.results import Results
 from plots.style import PAGE, PALETTE, lighter, save, styled
@@ -48,6 +48,11 @@ def clean(own: Layered, metric: str) -> dict[str, str]:
     return own.conditions(metric)[0]
 
 
+def is_layer(name: str) -> bool:
+    """Whether a row is about a layer as a whole, not about a level or a single position."""
+    return not name.startswith(LEVEL) and "@" not in name
+
+
 def describe(own: Layered) -> list[dict[str, Any]]:
     """The values that are drawn of a system."""
     metrics = own.metrics(f"{SATURATION}|{PROBES}|probe_accuracy_untrained_\\w+")
@@ -55,7 +60,8 @@ def describe(own: Layered) -> list[dict[str, Any]]:
     for metric in metrics:
         if not own.conditions(metric):
             continue
-        rows += [{"layer": layer, "metric": metric, "value": value} for layer, value in own.values(metric, **clean(own, metric)).items()]
+        found = own.values(metric, **clean(own, metric))
+        rows += [{"layer": layer, "metric": metric, "value": value} for layer, value in found.items() if is_layer(str(layer))]
     for metric in ("covered", "covered_smallest"):
         rows += [{"layer": layer, "metric": f"border_{metric}", "value": 1.0} for layer in [own.border(metric)] if layer]
     return rows
@@ -67,7 +73,8 @@ def draw_panel(axes: Axes, own: Layered) -> None:
         for row in describe(own)
         if not row["metric"].startswith("border")
     }
-    layers = list(dict.fromkeys(str(layer) for series in values.values() for layer in series.index if "@" not in str(layer)))
+    values = {metric: series[[is_layer(str(layer)) for layer in series.index]] for metric, series in values.items()}
+    layers = list(dict.fromkeys(str(layer) for series in values.values() for layer in series.index))
     places = {layer: place for place, layer in enumerate(layers)}
     saturations = [metric for metric in values if metric.startswith("saturation")]
     for number, metric in enumerate(sorted(saturations, reverse=True)):
@@ -75,7 +82,6 @@ def draw_panel(axes: Axes, own: Layered) -> None:
         colour = lighter(COLOURS["saturation"], 0.7 - 0.4 * number / max(1, len(saturations) - 1) if len(saturations) > 1 else 0.4)
         axes.bar([places[str(layer)] for layer in series.index], 100 * series, color=colour, width=0.8, zorder=0)
     for metric, series in values.items():
-        series = series[["@" not in str(layer) for layer in series.index]]
         if metric.startswith("probe") and len(series):
             untrained = "untrained" in metric
             axes.plot(

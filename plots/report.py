@@ -37,6 +37,12 @@ CAPTIONS = {
     "mechanism_curves": "Tests on the first images of every counterfactual set against the iteration, one line for each mechanism of the network's data.",
     "mechanism_conditions": "Students by how what a test image tells relates to what their own and their teacher's images told.",
     "tsne": "Penultimate units of teacher and student in the plane, coloured by class.",
+    "layers": "Saturation (bars) and probe accuracy (lines) of every layer; lines across: where the receptive field first covers the image.",
+    "layers_over_epochs": "Saturation of every layer after every epoch of the training.",
+    "probe_profiles": "Probes of every level or layer under every composition: fitted on clean images, on the composition's own, and of the untrained network.",
+    "saturation_profiles": "Saturation of every layer under every composition.",
+    "projection": "Accuracy where every layer keeps only the directions that explain a share delta of its variance.",
+    "probe_map": "Probes of single positions of every layer's map.",
     "invariance": "Invariance of the units before the classifier against accuracy on compositions, with Pearson's r and its 95 % interval.",
 }
 
