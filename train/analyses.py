@@ -31,6 +31,8 @@ def run_analyses(experiment: Experiment, wanted: Mapping[str, Options], quiet: b
 
     RunError where a folder cannot be written or memory is short; Interrupted where the process was told to stop.
     """
+    if not wanted:
+        return
     with locked(experiment.directory / "analyses"):
         for name, options in wanted.items():
             run_analysis(experiment, name, options, quiet)

@@ -231,7 +231,7 @@ class Loop:
         for batch in batches.epoch(training.epoch, training.batch):
             if self.experiment.anneal == "iteration":
                 self.set_rate(training, batches)
-            with self.along.training(network, training.batch):
+            with self.along.training(self.method.product(network), training.batch):
                 step = self.step(network, batch)
             optimizer.zero_grad(set_to_none=True)
             step.loss.backward()
@@ -251,7 +251,7 @@ class Loop:
         training.generators = generator_states(self.device)
         network.eval()
         valid, tally = Sums(self.device), Tally(self.method.classes, self.device)
-        with torch.no_grad(), self.along.validation(network):
+        with torch.no_grad(), self.along.validation(self.method.product(network)):
             for batch in batches.validation():
                 self.pause_if_told(training)
                 step = self.method.loss(network, batch)
@@ -260,7 +260,6 @@ class Loop:
                     tally.add(step.logits_nk, batch.labels_n)
         means |= valid.means("valid")
         means |= {f"valid_{name}": value for name, value in tally.values(self.experiment.metrics).items()}
-        layers = self.along.end_epoch(training.stage.name, training.epoch + 1)
         found = self.method.examine(network, lambda: self.pause_if_told(training))
         if found:
             found["iteration"] = (training.epoch + 1) * batches.steps()
@@ -271,6 +270,8 @@ class Loop:
                 f"{self.experiment.name}: the loss is not finite in {training.stage.name}, epoch {training.epoch + 1}; "
                 f"a lower lr (now {lr:g}) may help"
             )
+        # Behind the last place where the epoch may be left: what is followed would be lost.
+        layers = self.along.end_epoch(training.stage.name, training.epoch + 1)
         self.image_steps += training.sums.rows
         self.seconds += training.seconds + time.perf_counter() - middle
         return {

@@ -12,6 +12,8 @@ import yaml
 import info_dicts
 from analysis.__main__ import main
 from analysis.analyses import ANALYSES, UNDER_CUES
+from analysis.layered import LAYERED
+from analysis.options import OPTIONS
 from tests.analysis.systems import entry, finish
 from train.build import build
 from train.entry import ROOT
@@ -54,8 +56,10 @@ def key():
 
 
 def test_the_menu_and_the_analyses_have_the_same_names():
-    assert [str(name) for name in info_dicts.ANALYSES.values() if not name.facts.get("cues")] == list(ANALYSES)
+    assert [str(name) for name in info_dicts.ANALYSES.values() if not name.facts] == list(ANALYSES)
     assert [str(name) for name in info_dicts.ANALYSES.values() if name.facts.get("cues")] == list(UNDER_CUES)
+    layered = [str(name) for name in info_dicts.ANALYSES.values() if name.facts.get("layers")]
+    assert layered == list(LAYERED) == list(OPTIONS)
 
 
 def test_finished_systems_are_analysed_once(config, capsys):
@@ -129,10 +133,10 @@ def test_who_else_is_at_it_is_named(config, capsys):
 
 def test_unknown_analyses_are_told_without_torch(config):
     ended = subprocess.run(
-        [sys.executable, "-m", "analysis", "saturation", str(config)], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "analysis", "satiation", str(config)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 2
-    assert "invalid choice: 'saturation'" in ended.stderr
+    assert "invalid choice: 'satiation'" in ended.stderr
     code = f"import sys, analysis.__main__ as a; code = a.main(['invariance', {str(config)!r}, '--index', '9']); assert 'torch' not in sys.modules; sys.exit(code)"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ.copy(), capture_output=True, text=True, check=False)
     assert ended.returncode == 2, ended.stderr
@@ -144,5 +148,6 @@ def test_analyses_stand_below_train_and_plots():
     assert len(files) > 4
     for path in files:
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in getattr(node, "names", [])]
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert not {"train", "plots", "configs"} & {name.split(".")[0] for name in names}, f"{path.name} imports {names}"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 import info_dicts
+from losses.metrics import Tally
 from plots.records import Record
 from plots.table import tabulate
 from tests.train.runs import COMMON, CPU, facts, make, metrics, train
@@ -18,7 +19,6 @@ from train import metrics as ours
 from train.build import build
 from train.fields import FieldError
 from train.method import load_network
-from losses.metrics import Tally
 from train.subject import row_of, values_of
 
 NAMES = [str(name) for name in info_dicts.METRICS.values()]

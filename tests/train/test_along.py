@@ -14,9 +14,11 @@ import pytest
 import torch
 import yaml
 
+import info_dicts
 from analysis.saturation import Covariances
 from errors import Diverged, Interrupted, RunError
 from plots.results import load
+from tests.analysis.systems import finish
 from tests.train.runs import COMMON, equal, metrics, train, weights
 from tests.wandb_server.server import WandbServer
 from train import interrupt, loop, tracking
@@ -75,7 +77,7 @@ def test_a_training_that_is_followed_has_the_bits_of_one_that_is_not(kind, tmp_p
     assert experiment.hash == build(entry).hash
     monkeypatch.setenv("PALIMPSEST_RUNS", str(tmp_path / "other"))
     other = train(entry)
-    assert not (other.directory / "analyses" / "saturation").exists()
+    assert not (other.directory / "analyses").exists()
     assert equal(kept, weights(other))
     assert plain(rows) == metrics(other)
     own = [row for row in rows if "layers" in row]
@@ -156,6 +158,43 @@ def test_a_run_that_is_stopped_in_the_middle_of_an_epoch_ends_with_the_same_rows
         found = spectra(experiment, epoch)
         assert found.keys() == expected.keys()
         assert all((found[name] == expected[name]).all() for name in found)
+
+
+@pytest.mark.usefixtures("small_runs")
+@pytest.mark.parametrize(("at", "where"), [(20, "epoch 1, after step 4"), (30, "epoch 2, after step 1"), (36, "epoch 2, after step 4")])
+def test_a_teacher_that_is_stopped_while_it_is_tested_ends_with_the_same_rows(tmp_path, monkeypatch, at, where):
+    """Also in its test on all images, where nothing is trained on any more in the epoch."""
+    entry = followed(ENTRIES["Teacher"])
+    experiment = train(entry)
+    whole, last = metrics(experiment), spectra(experiment, 1)
+    monkeypatch.setenv("PALIMPSEST_RUNS", str(tmp_path / "stopped"))
+    experiment = build(entry)
+    asked = itertools.count(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(interrupt, "told", lambda: next(asked) >= at)
+        with pytest.raises(Interrupted, match=where):
+            run_experiment(experiment, evaluation=False)
+    run_experiment(experiment, evaluation=False)
+    assert metrics(experiment) == whole
+    assert all((found == last[name]).all() for name, found in spectra(experiment, 1).items())
+
+
+@pytest.mark.usefixtures("small_runs")
+@pytest.mark.parametrize("loss", info_dicts.LOSSES.values(), ids=str)
+def test_students_are_followed_whatever_is_trained_beside_them(loss):
+    entry = ENTRIES["Teacher"] | {"method": "Student", "mechanism": "P", "loss": str(loss), "epochs": 1}
+    if loss.teacher:
+        entry |= {"teacher": {"mechanism": "B", "lr": 0.05, "epochs": 1, "evaluate_every": 1000}}
+        finish(build(entry))
+        shutil.rmtree(build(entry).directory)
+    experiment = train(followed(entry))
+    (row,) = [own for own in metrics(experiment) if "train_loss" in own]
+    assert [*row["layers"]["train"]] == [*row["layers"]["valid"]] == LAYERS
+    kept = weights(experiment)
+    shutil.rmtree(experiment.directory)
+    other = train(entry)
+    assert equal(weights(other), kept)
+    assert [own for own in metrics(other) if "train_loss" in own] == plain([row])
 
 
 # Runs the real command with a checkpoint after every step, and kills itself at the so-manieth one.
