@@ -65,8 +65,8 @@ REPRESENTATION = {
                 "analyses": {"probes": DEMO_ANALYSES["probes"] | {"untrained": False}, "saturation": {"images": 1000, "delta": [0.95, 0.99]}},
             },
         ],
-        time="TIME",
-        expect="EXPECT",
+        time="3.5 minutes on 2 cores that had other work, no GPU: two networks and a modular system on FashionMNIST-mini, 7 compositions of 1,000 test images.",
+        expect="Expect, as mean accuracy on the seven single corruptions: Identity 52 %, CrossEntropy 84 %, ModularSystem 75 %. Then: python -m plots layers THIS; python -m plots probe_profiles THIS.",
     ),
     "representation/saturation": LayerStudy(
         [TRAINING | {"model": ["VGG16", "ResNet18-stem3-w64", "ResNet18-stem7-w64"], "evaluation": CLEAN, "analyses": {"saturation": {"along": 4, "delta": [0.99]} | CLEAN, "probes": CLEAN} | LAYERS}],
@@ -109,7 +109,7 @@ REPRESENTATION = {
                 "analyses": {"probes": {"at": "levels", "train_images": 5000, "images": 1000, "compositions": "elementals", "untrained": False}, "saturation": {"images": 1000}},
             },
         ],
-        time="TIME",
-        expect="EXPECT",
+        time="Less than an hour on 2 cores, no GPU (not measured).",
+        expect=f"Expect modules to bring the levels behind them back to the clean code. {command('probe_profiles', 'saturation_profiles')} {NOT_RUN}",
     ),
 }  # fmt: skip
