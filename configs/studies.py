@@ -127,12 +127,19 @@ def set_key(fields: Fields, key: str, value: Any) -> Fields:
     return fields | {first: set_key(fields.get(first, {}), rest, value) if rest else value}
 
 
+class Flat(yaml.SafeDumper):
+    """Plain YAML without anchors: what two entries share stands in both."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def write(path: str, time: str, expect: str, blocks: Sequence[tuple[str, Sequence[Fields]]]) -> str:
     """The text of a list: three header lines (the command, the time, what to expect), then an entry per line, in blocks."""
     lines = [f"# bash submit_array.sh {path}", f"# {time}", f"# {expect}"]
     index = 0
     for title, entries in blocks:
         lines += ["", f"# {index} to {index + len(entries) - 1}: {title}" if len(entries) > 1 else f"# {index}: {title}"]
-        lines += [f"- {yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=10_000).strip()}" for entry in entries]
+        lines += [f"- {yaml.dump(entry, Dumper=Flat, default_flow_style=True, sort_keys=False, width=10_000).strip()}" for entry in entries]
         index += len(entries)
     return "\n".join(lines) + "\n"

@@ -74,6 +74,8 @@ def layered(results: Results, pattern: str, figure: str, analysis: str) -> list[
     """The systems that have a metric whose name matches; InputError, with the command that helps, where none has."""
     table = results.table
     wanted = table[[re.fullmatch(pattern, metric) is not None for metric in table["metric"]]]
+    if not results.runs:
+        raise results.unfinished(figure)
     if wanted.empty:
         raise InputError(f"{figure}: nothing in {results.source} was analysed for it; run first: python -m analysis {analysis} CONFIG")
     runs = wanted[["dataset", "run"]].drop_duplicates()
