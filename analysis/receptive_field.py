@@ -42,7 +42,8 @@ class View:
 
     def through(self, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> "View":
         """What units see that look at these through a window."""
-        grown = [(k - 1) * d * j for k, d, j in zip(kernel, dilation, self.jump)]
+        # Where one unit sees everything there is no distance to a next one, and a window of one pixel asks for none.
+        grown = [(k - 1) * d * j if k > 1 else 0.0 for k, d, j in zip(kernel, dilation, self.jump)]
         return View(
             (self.jump[0] * stride[0], self.jump[1] * stride[1]),
             (self.largest[0] + grown[0], self.largest[1] + grown[1]),
@@ -98,8 +99,6 @@ def argument(node: Any, place: int, default: Any) -> Any:
 
 def convolution(node: Any, view: View) -> View:
     window = node.args[1].meta["val"].shape[2:]
-    if len(node.args) > 6 and node.args[6] is True:
-        raise InputError("receptive_field: transposed convolutions are not followed")
     return view.through(window, pair(argument(node, 3, 1)), pair(argument(node, 5, 1)))
 
 
@@ -129,6 +128,8 @@ OPERATORS: dict[str, Callable[[Any, View], View]] = {
     "adaptive_avg_pool2d": adaptive,
     "_adaptive_avg_pool2d": adaptive,
 }
+# Operators that may leave a map's size as it is, and yet mix its positions in ways that are not followed.
+MIXING = ("conv_transpose2d", "grid_sampler", "linear", "matmul", "roll")
 # Operators that change a map's size, but nothing of what its units see.
 CUTTING = ("constant_pad_nd", "slice", "pad", "index")
 
@@ -147,14 +148,15 @@ def fields(network: nn.Module, shape: tuple[int, int, int]) -> list[Field]:
         warnings.simplefilter("ignore")
         program = export(network, (torch.zeros(1, 3, *size),)).run_decompositions({})
     parameters, names = program.graph_signature.inputs_to_parameters, layers(network)
+    # Of what the images have a part in: weights and constants see nothing.
     views: dict[Any, View] = {}
     found: list[Field] = []
     for node in program.graph.nodes:
-        if node.op == "placeholder":
+        if node.name in program.graph_signature.user_inputs:
             views[node] = View()
-        if node.op != "call_function":
+        if node.op != "call_function" or not any(own in views for own in node.all_input_nodes):
             continue
-        above = [own for own in node.all_input_nodes if own.name not in parameters and own in views and is_map(own)]
+        above = [own for own in node.all_input_nodes if own in views and is_map(own)]
         incoming = union([views[own] for own in above]) if above and spatial(node, above) else EVERYTHING
         views[node] = look(node, above, incoming)
         weights = [parameters[own.name] for own in node.all_input_nodes if own.name in parameters]
@@ -167,9 +169,9 @@ def fields(network: nn.Module, shape: tuple[int, int, int]) -> list[Field]:
 
 
 def is_map(node: Any) -> bool:
-    """Whether a node's value, or the first of its values, is a map (N, C, H, W)."""
+    """Whether a node's value, or the first of its values, is a map (N, C, H, W), or one whose channels are in groups (N, G, C, H, W)."""
     value = node.meta["val"]
-    return (value[0] if isinstance(value, tuple | list) else value).ndim == 4
+    return (value[0] if isinstance(value, tuple | list) else value).ndim in (4, 5)
 
 
 def spatial(node: Any, above: Sequence[Any]) -> bool:
@@ -186,10 +188,10 @@ def look(node: Any, above: Sequence[Any], incoming: View) -> View:
     name = operator(node)
     if name in OPERATORS:
         return OPERATORS[name](node, incoming)
-    if not above or not is_map(node):
+    if not above or not is_map(node) or incoming.smallest == INFINITE:
         return EVERYTHING
     before, after = {tuple(size_of(own)) for own in above}, tuple(size_of(node))
-    if after in before or name in CUTTING:
+    if name in CUTTING or (after in before and name not in MIXING):
         return incoming
     if after == (1, 1):
         return EVERYTHING
@@ -198,7 +200,7 @@ def look(node: Any, above: Sequence[Any], incoming: View) -> View:
 
 def size_of(node: Any) -> Sequence[int]:
     value = node.meta["val"]
-    return (value[0] if isinstance(value, tuple | list) else value).shape[2:]
+    return (value[0] if isinstance(value, tuple | list) else value).shape[-2:]
 
 
 def border(found: Sequence[Field], size: tuple[int, int], smallest: bool = False) -> str | None:
@@ -270,7 +272,8 @@ def run(seen: Seen, options: ReceptiveField, folder: Path) -> list[Row]:
         }
         rows += [Row(metric, value, field.layer) for metric, value in values.items()]
     images = next(iter(seen.pictures.batches("test", seen.pictures.clean, None)))[: options.images]
-    for layer, found in measure(network, images).items():
+    # In the same pixels as the fields: a network leaves alone what has its size.
+    for layer, found in measure(network, resize(images, getattr(network, "resolution", None))).items():
         rows += [
             Row("receptive_field_measured", max(found.extent), layer, "test"),
             Row("receptive_field_effective", found.effective, layer, "test"),
