@@ -5,10 +5,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from analysis.options import Cost as Options
 from analysis.seen import Seen
@@ -33,13 +34,25 @@ class Cost:
     parameters: int
 
 
+def backward_flops(outputs: Any, inputs: Any, weights: Any, *rest: Any, **more: Any) -> int:
+    """The operations of a convolution backward, from shapes: as many as forward, for its inputs and for its weights, as far as these are asked for.
+
+    torch counts those for the weights of a convolution in groups as if there were none.
+    """
+    transposed, asked = rest[4], rest[7]
+    return conv_flop_count(inputs, weights, outputs, transposed) * (asked[0] + asked[1])
+
+
+COUNTED = {torch.ops.aten.convolution_backward: backward_flops}
+
+
 def cost(network: nn.Module, shape: tuple[int, int, int]) -> Cost:
     """Counts on a copy, for images (C, H, W) as a data set has them."""
     network = copy.deepcopy(network).cpu().requires_grad_()
     images = torch.zeros(IMAGES, 3, *shape[1:])
     with torch.no_grad(), FlopCounterMode(display=False) as forward:
         network.eval()(images)
-    with FlopCounterMode(display=False) as training:
+    with FlopCounterMode(display=False, custom_mapping=COUNTED) as training:
         network.train()(images).sum().backward()
     # The counter names a module by the class of the network and its path.
     counts = {name.partition(".")[2]: sum(own.values()) for name, own in forward.get_flop_counts().items()}
