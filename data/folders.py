@@ -127,10 +127,11 @@ def by_class(part: Path) -> dict[str, list[Path]]:
     for folder, folders, files in os.walk(part, followlinks=True):
         real = os.path.realpath(folder)
         if real in visited:
-            folders.clear()
-            continue
+            raise InputError(f"{folder}: is a link to {real}, which is there already")
         visited.add(real)
         images = sorted(name for name in files if Path(name).suffix.lower() in SUFFIXES)
+        if not images and not folders and Path(folder) != part:
+            raise InputError(f"{folder}: holds no image; a class needs some ({', '.join(sorted(SUFFIXES))})")
         if images:
             relative = Path(folder).relative_to(part)
             named = relative.parent if relative.name == "images" and len(relative.parts) > 1 else relative
@@ -170,14 +171,14 @@ def labelled(found: dict[str, list[Path]], classes: Sequence[str], part: Path) -
     return tuple((path, label) for label, name in enumerate(classes) for path in sorted(found[name]))
 
 
-def held_out(labels_n: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def held_out(labels_n: NDArray[np.int64], rows: NDArray[np.int64], classes: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows that stay, and the last tenth of those of every class, rounded up; InputError where none of a class stays."""
     kept, held = [], []
     for label in np.unique(labels_n):
         own = rows[labels_n[rows] == label]
         count = -(-len(own) // ONE_IN)
         if len(own) <= count:
-            raise InputError(f"class {label} has too few images: {len(own)} are left to be split")
+            raise InputError(f"class {classes[label]} has too few images: {len(own)} are left to be split")
         kept.append(own[:-count])
         held.append(own[-count:])
     return np.concatenate(kept), np.concatenate(held)
@@ -190,9 +191,9 @@ def split_rows(found: Scan) -> tuple[list[tuple[Path, int]], dict[str, NDArray[n
     test: list[tuple[Path, int]] = list(found.test or ())
     test_ids = np.arange(len(test))
     if found.test is None:
-        rows, test_ids = held_out(labels, rows)
+        rows, test_ids = held_out(labels, rows, found.classes)
         test = [found.train[row] for row in test_ids]
-    train_ids, valid_ids = held_out(labels, rows)
+    train_ids, valid_ids = held_out(labels, rows, found.classes)
     images = [*(found.train[row] for row in train_ids), *(found.train[row] for row in valid_ids), *test]
     return images, {"train": train_ids, "valid": valid_ids, "test": test_ids}
 
