@@ -203,7 +203,7 @@ def read_image(path: Path, pixels: int) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             image.draft("RGB", (2 * pixels, 2 * pixels))
-            rgb = image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
+            rgb = as_rgb(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: cannot be read as an image ({' '.join(str(error).split())})") from None
     scale = pixels / min(rgb.size)
@@ -211,6 +211,13 @@ def read_image(path: Path, pixels: int) -> NDArray[np.uint8]:
     resized = rgb.resize((size[0], size[1]), Image.Resampling.BILINEAR)
     left, top = (size[0] - pixels) // 2, (size[1] - pixels) // 2
     return np.asarray(resized.crop((left, top, left + pixels, top + pixels))).transpose(2, 0, 1)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode in eight bits and three channels; 16-bit grey is scaled, which Pillow by itself would cut."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image, np.int64) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
+    return image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
 
 
 def write_folder(path: Path, name: str, source: Path) -> tuple[str, ...]:

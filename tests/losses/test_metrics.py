@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 import info_dicts
+from losses import metrics as ours
 from losses.metrics import Tally
 from plots.records import Record
 from plots.table import tabulate
 from tests.train.runs import COMMON, CPU, facts, make, metrics, train
-from train import metrics as ours
 from train.build import build
 from train.fields import FieldError
 from train.method import load_network
