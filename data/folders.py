@@ -126,6 +126,10 @@ def by_class(part: Path) -> dict[str, list[Path]]:
     visited: set[str] = set()
     for folder, folders, files in os.walk(part, followlinks=True):
         real = os.path.realpath(folder)
+        above = os.path.realpath(Path(folder).parent)
+        if real in visited and f"{above}{os.sep}".startswith(f"{real}{os.sep}"):
+            folders.clear()  # a circle
+            continue
         if real in visited:
             raise InputError(f"{folder}: is a link to {real}, which is there already")
         visited.add(real)

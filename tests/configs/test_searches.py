@@ -48,7 +48,8 @@ def test_the_committed_files_are_those_that_are_written(tmp_path, monkeypatch, c
     assert main([]) == 0
     written = sorted(tmp_path.rglob("*.yaml"))
     assert sorted(capsys.readouterr().out.splitlines()) == [str(path) for path in written]
-    assert {path.stem for path in written} == {*LISTS, *SEARCHES}
+    names = {path.relative_to(tmp_path).with_suffix("").as_posix().removeprefix("sweeps/") for path in written}
+    assert names == {*LISTS, *SEARCHES}
     for path in written:
         assert path.read_text() == (FOLDER / path.relative_to(tmp_path)).read_text(), f"{path.name}: write it again with: python -m configs"
 
