@@ -20,19 +20,24 @@ class Covariance:
         self.products_cc: Tensor | None = None
 
     @torch.no_grad()
-    def add(self, rows_nc: Tensor) -> None:
-        """Takes in rows (n, C) of any floating type."""
-        if not len(rows_nc):
+    def add(self, features: Tensor) -> None:
+        """Takes in rows (n, C), or maps (N, C, H, W) whose every position is a row, of any floating type."""
+        if not features.numel():
             return
-        rows_nc = rows_nc if rows_nc.dtype == torch.float64 else rows_nc.float()
+        features = features if features.dtype == torch.float64 else features.float()
+        # Features first: of a map what lies together stays together.
+        columns_cn = features.transpose(0, 1)
         if self.shift_c is None or self.sum_c is None or self.products_cc is None:
-            self.shift_c = rows_nc.mean(0)
+            self.shift_c = columns_cn.flatten(1).mean(1)
             self.sum_c = torch.zeros_like(self.shift_c, dtype=torch.float64)
             self.products_cc = self.sum_c.new_zeros(len(self.sum_c), len(self.sum_c))
-        shifted = rows_nc - self.shift_c
-        self.sum_c += shifted.sum(0, dtype=torch.float64)
-        self.products_cc += shifted.T @ shifted
-        self.n += len(rows_nc)
+        shifted_cn = torch.empty(columns_cn.shape, dtype=features.dtype, device=features.device)
+        torch.sub(columns_cn, self.shift_c.view(-1, *[1] * (features.ndim - 1)), out=shifted_cn)
+        shifted_cn = shifted_cn.flatten(1)
+        # Single sums are short, and of what is around 0.
+        self.sum_c += shifted_cn.sum(1)
+        self.products_cc += shifted_cn @ shifted_cn.T
+        self.n += shifted_cn.shape[1]
 
     @property
     def dimension(self) -> int:

@@ -18,9 +18,9 @@ from analysis.taps import rows_of, tapped
 from data.files import appearing
 from models.networks import Network
 
-# What of a convolution's output (N, C, H, W) are the samples.
+# What of a convolution's output (N, C, H, W) are the samples; of a map all positions.
 WAYS: dict[str, Callable[[Tensor], Tensor]] = {
-    "channelwise": rows_of,
+    "channelwise": lambda maps: maps,
     "mean": lambda maps: maps.mean((2, 3)),
     "max": lambda maps: maps.amax((2, 3)),
     "median": lambda maps: maps.flatten(2).median(2).values,
@@ -46,7 +46,7 @@ class Covariances:
             features = self.way(features)
         if layer not in self.of:
             self.of[layer] = Covariance()
-        self.of[layer].add(rows_of(features))
+        self.of[layer].add(features if features.ndim == 4 else rows_of(features))
 
     def spectra(self) -> dict[str, np.ndarray]:
         """The eigenvalues of every layer, descending, float64."""
