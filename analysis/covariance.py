@@ -6,6 +6,20 @@ import torch
 from torch import Tensor
 
 
+class Scratch:
+    """Memory that is used again and again: a large tensor that is new has to be mapped and cleared first."""
+
+    def __init__(self) -> None:
+        self.memory: Tensor | None = None
+
+    def like(self, tensor: Tensor) -> Tensor:
+        """Room for a contiguous tensor of that shape and type, until the next call."""
+        memory = self.memory
+        if memory is None or memory.numel() < tensor.numel() or (memory.dtype, memory.device) != (tensor.dtype, tensor.device):
+            memory = self.memory = torch.empty(tensor.numel(), dtype=tensor.dtype, device=tensor.device)
+        return memory[: tensor.numel()].view(tensor.shape)
+
+
 class Covariance:
     """Sums over rows of C features, from which mean and covariance follow.
 
@@ -13,7 +27,8 @@ class Covariance:
     mean; the sums are float64. What is summed does not depend on how the rows are cut into batches, but for rounding.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scratch: Scratch | None = None) -> None:
+        self.scratch = scratch or Scratch()
         self.n = 0
         self.shift_c: Tensor | None = None
         self.sum_c: Tensor | None = None
@@ -31,7 +46,7 @@ class Covariance:
             self.shift_c = columns_cn.flatten(1).mean(1)
             self.sum_c = torch.zeros_like(self.shift_c, dtype=torch.float64)
             self.products_cc = self.sum_c.new_zeros(len(self.sum_c), len(self.sum_c))
-        shifted_cn = torch.empty(columns_cn.shape, dtype=features.dtype, device=features.device)
+        shifted_cn = self.scratch.like(columns_cn)
         torch.sub(columns_cn, self.shift_c.view(-1, *[1] * (features.ndim - 1)), out=shifted_cn)
         shifted_cn = shifted_cn.flatten(1)
         # Single sums are short, and of what is around 0.
@@ -77,8 +92,8 @@ class Covariance:
         return {"n": self.n, "shift": self.shift_c, "sum": self.sum_c, "products": self.products_cc}
 
     @classmethod
-    def restore(cls, state: dict[str, Any]) -> "Covariance":
-        found = cls()
+    def restore(cls, state: dict[str, Any], scratch: Scratch | None = None) -> "Covariance":
+        found = cls(scratch)
         found.n, found.shift_c, found.sum_c, found.products_cc = state["n"], state["shift"], state["sum"], state["products"]
         return found
 

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from analysis.covariance import Covariance, intrinsic_dimension
+from analysis.covariance import Covariance, Scratch, intrinsic_dimension
 from analysis.options import Saturation
 from analysis.seen import Seen, System
 from analysis.table import Row
@@ -34,6 +34,7 @@ class Covariances:
     def __init__(self, conv: str = "channelwise", downsample: int | None = None):
         self.way, self.downsample = WAYS[conv], downsample
         self.of: dict[str, Covariance] = {}
+        self.scratch = Scratch()
 
     def watching(self, network: Network) -> AbstractContextManager[None]:
         """A context in which the outputs of all forward passes of a network are taken in."""
@@ -45,7 +46,7 @@ class Covariances:
                 features = interpolate(features, size=[min(side, self.downsample) for side in features.shape[2:]], mode="nearest")
             features = self.way(features)
         if layer not in self.of:
-            self.of[layer] = Covariance()
+            self.of[layer] = Covariance(self.scratch)
         self.of[layer].add(features if features.ndim == 4 else rows_of(features))
 
     def spectra(self) -> dict[str, np.ndarray]:
@@ -56,7 +57,7 @@ class Covariances:
         return {layer: covariance.state() for layer, covariance in self.of.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.of = {layer: Covariance.restore(own) for layer, own in state.items()}
+        self.of = {layer: Covariance.restore(own, self.scratch) for layer, own in state.items()}
 
 
 def measures(eigenvalues_c: Tensor, options: Saturation) -> dict[str, float]:
