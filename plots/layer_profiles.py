@@ -111,7 +111,7 @@ def draw_systems(found: Sequence[Layered], metric: str, title: str) -> Figure:
     kinds = [kind for kind in variants(metric) if any((table["kind"] == kind).any() for table in tables)]
     if len(kinds) > 1:
         handles += [Line2D([], [], color="0.3", linestyle=variants(metric)[kind][1], label=words[kind]) for kind in kinds]
-    figure.legend(handles=handles, loc="outside lower center", ncols=7)
+    figure.legend(handles=handles, loc="outside lower center", ncols=7 if columns > 2 else 4 if columns > 1 else 3)
     return figure
 
 

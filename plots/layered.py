@@ -95,7 +95,7 @@ def by_dataset(found: Sequence[Layered]) -> Iterator[tuple[str, list[Layered]]]:
 
 def short(layer: str) -> str:
     """A layer's name on an axis."""
-    return layer.removeprefix("blocks.").removeprefix(LEVEL)
+    return layer.removeprefix("blocks.").removeprefix(LEVEL).replace("downsample.0", "skip")
 
 
 def name_layers(axes: Axes, layers: Sequence[str]) -> None:
