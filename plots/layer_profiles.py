@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from data.compositions import abbreviate, n_corruptions
-from plots.layered import LEVEL, Layered, by_dataset, describe_seeds, layered, long_table, name_layers
+from plots.layered import LEVEL, Layered, by_dataset, describe_seeds, layered, long_table, mark_border, name_layers
 from plots.layers import PROBES, SATURATION
 from plots.points import chance_of
 from plots.results import Results
@@ -137,6 +137,7 @@ def draw_panel(axes: Axes, own: Layered, table: pd.DataFrame, metric: str, colou
     if metric.startswith("probe"):
         axes.axhline(chance_of(own.dataset), color="0.6", linestyle=(0, (4, 3)), linewidth=0.6, zorder=0)
     axes.set_ylim(0, 100)
+    mark_border(axes, layers, own)
     name_layers(axes, layers)
     axes.set_xlabel("level" if layers and layers[0].startswith("level") else "layer")
     axes.set_title(f"{own.system}: {own.model}", fontsize=6.5)
