@@ -11,6 +11,7 @@ import info_dicts
 from data import datasets
 from data.compositions import ELEMENTALS
 from models.networks import build_module, build_network
+from tests.models import representatives
 from train.build import build
 from train.checkpoint import save_weights
 from train.evaluation import evaluate, load_systems
@@ -23,7 +24,7 @@ CPU = torch.device("cpu")
 # a few images always, the full number where slow tests are run.
 FEW, MANY = 3, 64
 # Those that take images; and those that modules are made for, which are tried at every level.
-MODELS = [str(model) for model in info_dicts.MODELS.values() if model.sizes[-1] > 1]
+MODELS = [str(model) for model in representatives.MODELS if model.sizes[-1] > 1]
 WITH_PARTS = [model for model in info_dicts.MODELS.values() if model.facts.get("parts", True)]
 # A step of the largest takes seconds at every level; the tests of the committed lists take one at each with modules.
 SLOW = {"InceptionV3"}
