@@ -110,7 +110,6 @@ def read_choices(name: str, arguments: Sequence[str]) -> dict[str, list[Any]]:
 
 def save(path: Path, text: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None

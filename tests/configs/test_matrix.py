@@ -63,7 +63,7 @@ def test_equal_experiments_stand_once_and_errors_name_the_entry():
 
 
 def test_the_command_writes_a_list_that_is_read_as_the_same_experiments(tmp_path, capsys):
-    matrix, out = tmp_path / "matrix.yaml", tmp_path / "lists" / "flat.yaml"
+    matrix, out = tmp_path / "matrix.yaml", tmp_path / "flat.yaml"
     entry = {"dataset": 0, "method": ["Identity", "CrossEntropy"], "lr": [0.1, 0.2], "analyses": {"probes": {"pooling": [[1], [4, 1]]}}}
     matrix.write_text(yaml.safe_dump([entry], sort_keys=False))
     assert main(["matrix", str(matrix), "--out", str(out)]) == 0

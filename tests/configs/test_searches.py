@@ -42,7 +42,8 @@ def prerequisites(sweep):
 
 def test_the_committed_files_are_those_that_are_written(tmp_path, monkeypatch, capsys):
     assert {path.name for path in SWEEPS.iterdir()} == {f"{name}.yaml" for name in SEARCHES}
-    (tmp_path / "sweeps").mkdir()
+    for folder in ("sweeps", "representation"):
+        (tmp_path / folder).mkdir()
     monkeypatch.setattr(command, "FOLDER", tmp_path)
     monkeypatch.setattr(command, "SWEEPS", tmp_path / "sweeps")
     assert main([]) == 0
