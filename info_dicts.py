@@ -255,6 +255,16 @@ MODELS = {
     42: Choice("ResNet18-noskip", blocks=11, sizes=range(28, 1025), parts=False),
     43: Choice("ResNet34-noskip", blocks=19, sizes=range(28, 1025), parts=False),
     44: Choice("ResNet18-stem3-w64", blocks=11, sizes=range(28, 1025), parts=False),
+    # Of the mean over channels, but for the one for colours.
+    45: Choice("MLP-256x4", blocks=5, sizes=(28,), parts=False),
+    46: Choice("MLP-256x4-dropout", blocks=5, sizes=(28,), parts=False),
+    47: Choice("MLP-256x4-dropout0.2", blocks=5, sizes=(28,), parts=False),
+    48: Choice("MLP-256x4-colour", blocks=5, sizes=(32,), parts=False),
+    49: Choice("MLP-64x3", blocks=4, sizes=(7,), parts=False),
+    50: Choice("CNN-64x3", blocks=5, sizes=(28,), parts=False),
+    51: Choice("CNN-64x3-dropout", blocks=5, sizes=(28,), parts=False),
+    52: Choice("CNN-32x2", blocks=4, sizes=(28,), parts=False),
+    53: Choice("CNN-32x2-dropout", blocks=4, sizes=(28,), parts=False),
 }
 
 # Drawn on clean training images, before any corruption or cue, the same for every view of an image. `cues`: for Teacher and Student alone.
@@ -407,4 +417,7 @@ ANALYSES = {
     8: Choice("receptive_field", layers=True),
     9: Choice("cost", layers=True),
     10: Choice("metrics", layers=True),
+    11: Choice("clusterability", layers=True),
+    12: Choice("lesions", layers=True),
+    13: Choice("coactivation", layers=True),
 }

@@ -27,6 +27,7 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import difflib
 import shutil
 import sys
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ from analysis.table import TABLE
 from errors import Arguments, InputError, RunError, report_errors
 from train import interrupt
 from train.analysed import analysis_folder
+from train.build import KINDS
 from train.cue_experiments import Teacher, UnderCues
 from train.entry import Experiment
 from train.frozen import list_name
@@ -52,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument("analysis", choices=[str(name) for name in info_dicts.ANALYSES.values()], help="what to compute")
     arguments.add_argument("config", help="a YAML list of experiments")
     arguments.add_argument("--index", metavar="LIST", help="the entries to analyse: a number, or numbers and ranges (0-5,9)")
-    arguments.add_argument("--images", metavar="N", help="how many images, the first of every class (default: those of the evaluation)")
+    arguments.add_argument(
+        "--images", metavar="N", help="how many images, the first of every class (default: those of the evaluation; of layers all)"
+    )
     options, rest = arguments.parse_known_args(argv)
     interrupt.listen()
     return report_errors(lambda: analyse(options.analysis, options.config, options.index, rest, options.images))
@@ -97,6 +101,16 @@ def analyse_layers(analysis: str, config: str, indices: str | None, rest: Sequen
     words = read_overrides([*rest, *([] if images is None else [f"--images={images}"])])
     known = OPTIONS[analysis].model_fields
     given = {key: value for key, value in words.items() if key in known}
+    fields = {field for kind in KINDS.values() for field in kind.model_fields}
+    for key in words:
+        if key not in known and key.partition(".")[0] not in fields:
+            near = difflib.get_close_matches(key, [*known, *fields], 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"{analysis}: {key}: unknown option{hint} allowed: {', '.join(known) or 'none'}, and fields of the entries")
+    if "along" in given:
+        raise InputError(
+            f"{analysis}: along: goes with the training; write it in the entry, before that: analyses: {{{analysis}: {{along: 1}}}}"
+        )
     entries = read(config, {key: value for key, value in words.items() if key not in known}, indices)
     able = [entry for entry in entries if entry.experiment.analysable]
     if not able or (indices is not None and len(able) < len(entries)):

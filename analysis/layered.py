@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from analysis import cost, latents, metrics, probes, projection, receptive_field, saturation
+from analysis import clusterability, coactivation, cost, latents, lesions, metrics, probes, projection, receptive_field, saturation
 from analysis.seen import Seen
 from analysis.table import Row
 
@@ -17,4 +17,7 @@ LAYERED: dict[str, Callable[[Seen, Any, Path], list[Row]]] = {
     "receptive_field": receptive_field.run,
     "cost": cost.run,
     "metrics": metrics.run,
+    "clusterability": clusterability.run,
+    "lesions": lesions.run,
+    "coactivation": coactivation.run,
 }

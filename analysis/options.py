@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -113,7 +114,13 @@ class Latents(OnImages):
     dtype: Literal["float32", "float16"] = "float32"
 
 
-Pooling = Annotated[int, BeforeValidator(_read_whole), Field(ge=1)] | Literal["full", "pixel"]
+def _read_pooling(value: object) -> object:
+    if value in ("full", "pixel") or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError(f"must be a whole number from 1, full or pixel, got {value!r}")
+
+
+Pooling = Annotated[int | str, BeforeValidator(_read_pooling)]
 
 
 class Probes(OnImages):
@@ -168,6 +175,66 @@ class Metrics(OnImages):
         return names
 
 
+Shuffle = Literal["layer", "layer_nonzero", "layer_nonzero_distribution", "layer_all_distribution"]
+Clusters = Annotated[int, BeforeValidator(_read_whole), Field(ge=2)]
+NotNegative = Annotated[int, BeforeValidator(_read_whole), Field(ge=0)]
+
+
+class Clustering(Options):
+    """How the graph of a network's weights is made and cut (Filan et al., arXiv 2003.04881)."""
+
+    clusters: Clusters = 4
+    # Of the positions of a kernel: the sum of absolute weights, or the root of the sum of squares.
+    norm: Literal[1, 2] = 1
+    # In networks with convolutions: linear layers, too.
+    dense: bool = False
+    # Every hidden unit's incoming weights scaled to one norm, its outgoing ones the other way.
+    normalise: bool = False
+    # Small components that do not go from the first layer to the last.
+    stray: Literal["keep", "drop"] = "keep"
+    restarts: Positive = 10
+    # k-means counts units by their degrees, as the n-cut does.
+    weighted: bool = False
+    seed: NotNegative = 42
+
+
+class Clusterability(Clustering):
+    """The normalised cut of a network's clusters, beside those of the same weights shuffled."""
+
+    unkeyed: ClassVar[tuple[str, ...]] = ("along",)
+
+    shuffles: NotNegative = 320
+    shuffle: Annotated[tuple[Shuffle, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = ("layer",)
+    # Those after the training; those before its pruning, where there is one; those before any training.
+    weights: Annotated[tuple[Literal["final", "unpruned", "untrained"], ...], BeforeValidator(_as_tuple), Field(min_length=1)] = ("final",)
+    # Also along the training, without shuffles: after every epoch (1), every n-th epoch; none.
+    along: Positive | None = None
+
+
+class Lesions(OnImages, Clustering):
+    """What the network no longer does without the units of a cluster in a layer, beside random groups of units of the same size."""
+
+    unkeyed: ClassVar[tuple[str, ...]] = ("memory",)
+
+    compositions: str | tuple[str, ...] = ("Identity",)
+    split: Literal["valid", "test"] = "test"
+    # Random labelings of the units for single lesions; for those of pairs, where 0 is no pairs.
+    labelings: Positive = 100
+    pair_labelings: NotNegative = 0
+    weights: Literal["final", "unpruned"] = "final"
+    # Of activations that are held at once, in GB.
+    memory: PositiveNumber = 0.5
+
+
+class Coactivation(OnImages, Clustering):
+    """Clusters of hidden units by how their activations go together, beside those by their weights; and what classes units and clusters go with."""
+
+    compositions: str | tuple[str, ...] = ("Identity",)
+    split: Literal["valid", "test"] = "test"
+    correlation: Literal["spearman", "pearson", "kendall"] = "spearman"
+    shuffles: NotNegative = 50
+
+
 OPTIONS: dict[str, type[Options]] = {
     "saturation": Saturation,
     "projection": Projection,
@@ -176,6 +243,9 @@ OPTIONS: dict[str, type[Options]] = {
     "receptive_field": ReceptiveField,
     "cost": Cost,
     "metrics": Metrics,
+    "clusterability": Clusterability,
+    "lesions": Lesions,
+    "coactivation": Coactivation,
 }
 
 
@@ -218,5 +288,6 @@ def read_analyses(value: object) -> dict[str, Options]:
         try:
             found[name] = read_options(name, {} if options is None else options)
         except ValueError as error:
-            raise ValueError(f"{name}.{error}") from None
+            separator = "." if re.match(r"\w+: ", str(error)) else ": "
+            raise ValueError(f"{name}{separator}{error}") from None
     return {name: found[name] for name in known if name in found}

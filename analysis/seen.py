@@ -1,11 +1,11 @@
 """What an analysis of layers is given: a finished system, and the images to look at."""
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from analysis.pictures import Pictures
 from analysis.taps import Take, tapped
@@ -36,6 +36,9 @@ class Seen:
     classes: int
     device: torch.device
     image_steps: int = 0
+    # The network with the weights before its pruning, where it was pruned; the modules of a system by corruption, each with its level.
+    unpruned: Callable[[], Network] | None = None
+    parts: Mapping[str, tuple[nn.Module, int]] = field(default_factory=dict)
     tick: Callable[[], object] = lambda: None
 
     @property

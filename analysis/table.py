@@ -21,6 +21,7 @@ class Row(NamedTuple):
 
 COLUMNS = Row._fields
 TABLE = "table.csv"
+OPTIONS = "options.json"  # with what it was made
 
 
 def to_csv(rows: Iterable[Row]) -> bytes:

@@ -57,7 +57,11 @@ def run(name: str | None, matrix: str | None, out: Path | None, rest: Sequence[s
         for own in SEARCHES:
             save(SWEEPS / f"{own}.yaml", sweep_text(own))
         return
-    if out is None or out.resolve() in {*(FOLDER / f"{own}.yaml" for own in LISTS), *(SWEEPS / f"{own}.yaml" for own in SEARCHES)}:
+    if name == MATRIX and matrix is None:
+        raise InputError("matrix: names no file; write: python -m configs matrix MATRIX.yaml --out FILE.yaml")
+    if out is None:
+        raise InputError(f"--out is missing; write: python -m configs {' '.join(filter(None, [name, matrix, *rest]))} --out FILE.yaml")
+    if out.resolve() in {*(FOLDER / f"{own}.yaml" for own in LISTS), *(SWEEPS / f"{own}.yaml" for own in SEARCHES)}:
         raise InputError("--out must name a file of your own: a varied list does not take the place of a committed one")
     if (matrix is None) == (name == MATRIX):
         raise InputError("a file goes with `matrix`, and only with that: python -m configs matrix MATRIX.yaml --out FILE.yaml")

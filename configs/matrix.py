@@ -51,17 +51,25 @@ def is_list(key: str, path: str) -> bool:
 
 
 def flatten(name: str, entries: list[Any]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The combinations of every entry of a matrix as a block with a title; each is validated, and equal ones stand once. InputError with the entry's place."""
-    blocks, seen = [], set()
+    """The combinations of every entry of a matrix as a block with a title; each is validated, and equal ones stand once. InputError with the entry's place,
+    also where what differs are the analyses of one experiment."""
+    blocks: list[tuple[str, list[dict[str, Any]]]] = []
+    seen: dict[str, Any] = {}
     for number, entry in enumerate(entries):
         try:
             found = expand(entry)
             kept = []
             for own in found:
                 experiment = build(own)
+                looked_at = own.get("analyses")
                 if experiment.hash not in seen:
-                    seen.add(experiment.hash)
+                    seen[experiment.hash] = looked_at
                     kept.append(own)
+                elif seen[experiment.hash] != looked_at:
+                    raise FieldError(
+                        "analyses",
+                        f"differ between two entries of one experiment ({looked_at} after {seen[experiment.hash]}), where one would take the other's place",
+                    )
         except FieldError as error:
             raise InputError(f"{name}: entry {number}: {error}") from None
         if kept:

@@ -50,7 +50,7 @@ def parse_folder(name: str) -> tuple[str, int]:
     match = NAME.fullmatch(name)
     if not match or match[2] is None or not LEAST <= int(match[2]) <= MOST:
         raise InputError(
-            f"{name}: must be folder:NAME@PIXELS, with letters, digits, - and . in NAME and {LEAST} to {MOST} PIXELS, such as folder:pets@64"
+            f"{name}: must be folder:NAME@PIXELS, with letters, digits, - and . in NAME and {LEAST} to {MOST} PIXELS, such as folder:pets@64, or say --resolution 64 (`resolution: 64` in an entry)"
         )
     return match[1], int(match[2])
 

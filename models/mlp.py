@@ -1,8 +1,10 @@
-"""MLPs for vectors of three features, (N, 3, 1, 1): the nets of one-dimensional slabs (Shah et al., NeurIPS 2020)."""
+"""MLPs: for vectors of three features (N, 3, 1, 1), the nets of one-dimensional slabs (Shah et al., NeurIPS 2020); and for small images, the nets of
+studies of clusterability (Filan et al., arXiv 2003.04881)."""
 
+import functools
 import itertools
 
-from torch import nn
+from torch import Tensor, nn
 
 from models.networks import Network, network, scaled
 
@@ -32,3 +34,41 @@ def _mlp(hidden: tuple[int, ...], classes: int, width: float) -> Network:
     units = [_FEATURES, *(scaled(number, width) for number in hidden)]
     layers = [nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU()) for inputs, outputs in itertools.pairwise(units)]
     return Network([nn.Sequential(nn.Flatten(), *layers[0]), *layers[1:], nn.Linear(units[-1], classes)])
+
+
+class Grey(nn.Module):
+    """The mean over channels: (N, C, H, W) to (N, 1, H, W)."""
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        return x_nchw.mean(1, keepdim=True)
+
+
+def glorot(network: Network) -> Network:
+    """Initialises the weights of convolutions and linear layers Glorot-uniform and their biases 0, as Keras does."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return network
+
+
+def image_mlp(inputs: int, hidden: tuple[int, ...], drop: float, grey: bool, classes: int, width: float) -> Network:
+    """A block per linear layer, each with ReLU and, with `drop` > 0, dropout; of the mean over channels (`grey`) or of all. Glorot-uniform."""
+    units = [inputs, *(scaled(number, width) for number in hidden)]
+    blocks = [
+        nn.Sequential(nn.Linear(before, after), nn.ReLU(), *([nn.Dropout(drop)] if drop else []))
+        for before, after in itertools.pairwise(units)
+    ]
+    first = nn.Sequential(*([Grey()] if grey else []), nn.Flatten(), *blocks[0])
+    return glorot(Network([first, *blocks[1:], nn.Linear(units[-1], classes)]))
+
+
+# 784-256-256-256-256-10: 399,872 weights with 10 classes.
+network("MLP-256x4")(functools.partial(image_mlp, 28 * 28, (256,) * 4, 0.0, True))
+network("MLP-256x4-dropout")(functools.partial(image_mlp, 28 * 28, (256,) * 4, 0.5, True))
+network("MLP-256x4-dropout0.2")(functools.partial(image_mlp, 28 * 28, (256,) * 4, 0.2, True))
+# Of colour images: 3,072 inputs.
+network("MLP-256x4-colour")(functools.partial(image_mlp, 3 * 32 * 32, (256,) * 4, 0.0, False))
+# 49-64-64-64-10, for images of 7 px.
+network("MLP-64x3")(functools.partial(image_mlp, 7 * 7, (64,) * 3, 0.0, True))

@@ -36,10 +36,12 @@ class Network(nn.Module):
     """A chain of blocks. Level i is the tensor that enters block i; level 0 is the image.
 
     The last block of an architecture is the linear classifier; an autoencoder's two blocks are encoder and decoder.
-    With a `resolution` whatever starts at level 0 first resizes the images to that width in pixels.
+    With a `resolution` whatever starts at level 0 first resizes the images to that width in pixels; with `unit`, the data set's mean and std,
+    it brings standardised pixels back to 0..1.
     """
 
     resolution: int | None = None
+    unit: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def __init__(self, blocks: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -50,14 +52,22 @@ class Network(nn.Module):
 
         That is (N, classes) logits, or an autoencoder's images.
         """
-        x_nchw = resize(x_nchw, self.resolution) if start == 0 else x_nchw
+        x_nchw = self.prepare(x_nchw) if start == 0 else x_nchw
         for block in self.blocks[start:stop]:
             x_nchw = block(x_nchw)
         return x_nchw
 
+    def prepare(self, images_nchw: Tensor) -> Tensor:
+        """Images (N, 3, H, W), standardised, as the first block takes them."""
+        images_nchw = resize(images_nchw, self.resolution)
+        if self.unit is not None:
+            mean, std = (images_nchw.new_tensor(own).view(1, -1, 1, 1) for own in self.unit)
+            images_nchw = images_nchw * std + mean
+        return images_nchw
+
     def levels(self, x_nchw: Tensor) -> list[Tensor]:
         """Levels 1 to the last, and the output behind them, of one forward pass of the images (N, 3, H, W)."""
-        x_nchw, found = resize(x_nchw, self.resolution), []
+        x_nchw, found = self.prepare(x_nchw), []
         for block in self.blocks:
             x_nchw = block(x_nchw)
             found.append(x_nchw)

@@ -1,6 +1,7 @@
 """What analyses say of the layers of systems, as the tidy table has it: by system and layer, in the order of the forward pass, mean over seeds."""
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,15 +71,20 @@ class Layered:
         return float(own["value"].mean()) if len(own) else None
 
 
-def layered(results: Results, pattern: str, figure: str, analysis: str) -> list[Layered]:
-    """The systems that have a metric whose name matches; InputError, with the command that helps, where none has."""
+def layered(results: Results, pattern: str, figure: str, analysis: str, help: str = "") -> list[Layered]:
+    """The systems that have a metric whose name matches; names the others on stderr. InputError, with what helps (by default the command), where none has."""
     table = results.table
     wanted = table[[re.fullmatch(pattern, metric) is not None for metric in table["metric"]]]
     if not results.runs:
         raise results.unfinished(figure)
     if wanted.empty:
-        raise InputError(f"{figure}: nothing in {results.source} was analysed for it; run first: python -m analysis {analysis} CONFIG")
+        raise InputError(
+            f"{figure}: nothing in {results.source} was analysed for it; {help or f'run first: python -m analysis {analysis} CONFIG'}"
+        )
     runs = wanted[["dataset", "run"]].drop_duplicates()
+    without = sorted(set(table["run"]) - set(runs["run"]))
+    if without:
+        print(f"{figure}: left out, since not analysed for it: {', '.join(without)}", file=sys.stderr)
     rows = table.merge(runs, on=["dataset", "run"])
     rows = rows.assign(system=name_systems(rows))
     return [

@@ -30,7 +30,13 @@ def draw(results: Results, folder: Path) -> list[Path]:
     followed = table[table["metric"] == "layers_every"]
     paths = []
     for dataset, found in by_dataset(
-        layered(results, "layers_every", "layers_over_epochs", "saturation (in the entry, before the training: saturation: {along: 1})")
+        layered(
+            results,
+            "layers_every",
+            "layers_over_epochs",
+            "saturation",
+            "analyses: {saturation: {along: 1}} in the entry, before the training",
+        )
     ):
         with styled():
             figure = Figure(figsize=(PAGE, PANEL * len(found) + 0.7), layout="constrained")

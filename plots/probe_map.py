@@ -38,7 +38,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
                 axes.set_title(f"{short(layer)} ({maps[layer].shape[0]}x{maps[layer].shape[1]})", fontsize=5.5)
             for axes in panels.flat[len(layers) :]:
                 axes.set_axis_off()
-            figure.colorbar(image, ax=panels, shrink=0.6, label="accuracy relative to the network's (%)" if whole else "accuracy (%)")
+            figure.colorbar(image, ax=panels, shrink=0.9, label="% of the network's" if whole else "accuracy (%)")
             figure.suptitle(
                 f"{own.dataset}, clean test images, {own.system}: {own.model}: a probe for each position, n = {own.seeds} seed(s)",
                 fontsize=7,

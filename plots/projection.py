@@ -24,6 +24,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
         with styled():
             figure = Figure(figsize=(PAGE, 2.5 + 0.12 * len(found)), layout="constrained")
             panels = figure.subplots(1, 3)
+            random = " (dotted: random directions)" if any(row["kind"] != "projected" for own in found for row in describe(own)) else ""
             deltas = sorted({row["delta"] for own in found for row in describe(own)})
             for own, colour in zip(found, COLOURS * len(found)):
                 rows = describe(own)
@@ -49,9 +50,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
                 axes.set(xlabel="delta", ylabel=title, ylim=(0, None))
             handles, labels = panels[0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside lower center", ncols=3)
-            figure.suptitle(
-                f"{dataset}, clean test images, every layer projected (dotted: random directions): {describe_seeds(found)}", fontsize=7
-            )
+            figure.suptitle(f"{dataset}, clean test images, every layer projected{random}: {describe_seeds(found)}", fontsize=7)
             paths += save(figure, long_table(found, describe), folder, f"projection-{dataset}")
     return paths
 

@@ -42,6 +42,7 @@ CURVES = {
     "valid_loss": ("valid", "loss"),
     "valid_accuracy": ("valid", "accuracy"),
     "lr": ("train", "lr"),
+    "sparsity": ("train", "sparsity"),
     **{f"valid_{name}": ("valid", str(name)) for name in info_dicts.METRICS.values()},
 }
 

@@ -1,6 +1,6 @@
 """Which analyses of an experiment's layers are finished, and where they lie. Loads without torch.
 
-analyses/<analysis>/<key of its options>/     table.csv, and whatever else the analysis writes; appears whole
+analyses/<analysis>/<key of its options>/     table.csv, options.json, and whatever else the analysis writes; appears whole
 analyses/<analysis>/<key>.parts/              what is finished so far
 analyses/saturation/along/epoch-0001.npz      the spectra of an epoch, where saturation is followed along the training
 """

@@ -11,7 +11,7 @@ from analysis.layered import LAYERED
 from analysis.options import OnImages, Options
 from analysis.pictures import Corrupted, Cued, Pictures
 from analysis.seen import Seen
-from analysis.table import TABLE, to_csv
+from analysis.table import OPTIONS, TABLE, to_csv
 from data import datasets
 from data.compositions import IDENTITY, compositions
 from data.noise import derive
@@ -19,10 +19,12 @@ from errors import RunError
 from models.networks import Network
 from train import interrupt
 from train.analysed import analysis_folder
+from train.checkpoint import UNPRUNED
 from train.cue_experiments import UnderCues
 from train.entry import Experiment
 from train.loop import choose_device
 from train.method import PlainSystem, System, fresh_network, load_network, method_class
+from train.penalties import make_clusterable
 from train.run import locked, read_json, write_atomically
 
 
@@ -53,6 +55,7 @@ def run_analysis(experiment: Experiment, name: str, options: Options, quiet: boo
         try:
             unfinished.mkdir(parents=True, exist_ok=True)
             rows = LAYERED[name](see(experiment, options, tick), options, unfinished)
+            write_atomically(unfinished / OPTIONS, options.model_dump_json(indent=1).encode())
             write_atomically(unfinished / TABLE, to_csv(rows))
             unfinished.rename(folder)
         except OSError as error:
@@ -64,16 +67,19 @@ def run_analysis(experiment: Experiment, name: str, options: Options, quiet: boo
 def see(experiment: Experiment, options: Options, tick: Any = lambda: None) -> Seen:
     """What analyses see of a finished run."""
     dataset, device = datasets.load(experiment.dataset), choose_device(experiment.device)
-    facts = experiment.choice("dataset")
+    facts, system, classifier = experiment.choice("dataset"), load_system(experiment, device), classifier_of(experiment)
+    levels = getattr(system, "levels", {})
     return Seen(
         experiment.name,
-        load_system(experiment, device),
-        lambda: PlainSystem(untrained(classifier_of(experiment)).to(device).eval().requires_grad_(False)).eval(),
+        system,
+        lambda: PlainSystem(untrained(classifier).to(device).eval().requires_grad_(False)).eval(),
         pictures_of(experiment, options, dataset, device),
         tuple(facts.shape),
         facts.classes,
         device,
         (read_json(experiment.directory / "done.json") or {}).get("image_steps", 0),
+        (lambda: load_network(classifier, device, UNPRUNED)) if getattr(classifier, "pruning", None) else None,
+        {name: (part, levels[name]) for name, part in getattr(system, "modules_of", {}).items()},
         tick,
     )
 
@@ -94,7 +100,11 @@ def untrained(experiment: Experiment) -> Network:
     """The network as it was before its training: the same initialisation."""
     with torch.random.fork_rng():
         torch.manual_seed(derive("initialisation", experiment.seed, "train"))
-        return fresh_network(experiment)
+        network = fresh_network(experiment)
+    start = getattr(experiment, "clusterable_start", None)
+    if start is not None:
+        make_clusterable(network, start, experiment.seed, experiment.choice("dataset").classes)
+    return network
 
 
 def pictures_of(experiment: Experiment, options: Options, dataset: datasets.DataSet, device: torch.device) -> Pictures:

@@ -11,6 +11,9 @@ from train import experiment
 from train.entry import INHERITED, Experiment, Trained
 from train.fields import Evaluation, FieldError, choose, is_folder, number_of
 
+# The typed model of every method, by its name.
+KINDS = {str(name): getattr(experiment, name) for name in info_dicts.METHODS.values() if hasattr(experiment, name)}
+
 
 def experiment_class(method: object) -> type[Experiment]:
     """The typed model of a method: the class of its menu name in train/experiment.py; ValueError where there is none."""

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from errors import InputError
+from registry import is_factory
 from train.entry import Experiment
 from train.run import write_atomically
 
@@ -79,10 +80,13 @@ def remove_checkpoints(directory: Path) -> None:
     shutil.rmtree(directory / "checkpoint", ignore_errors=True)
 
 
-def save_weights(directory: Path, network: nn.Module, facts: dict[str, Any]) -> None:
-    """Writes weights.safetensors with the facts needed to build the network again (width, level) as metadata."""
+WEIGHTS, UNPRUNED = "weights.safetensors", "unpruned.safetensors"
+
+
+def save_weights(directory: Path, network: nn.Module, facts: dict[str, Any], name: str = WEIGHTS) -> None:
+    """Writes weights.safetensors, or the weights before a pruning, with the facts needed to build the network again (width, level) as metadata."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    write_atomically(directory / "weights.safetensors", save(tensors, metadata={"facts": json.dumps(facts)}))
+    write_atomically(directory / name, save(tensors, metadata={"facts": json.dumps(facts)}))
 
 
 def read_facts(experiment: Experiment) -> dict[str, Any]:
@@ -96,13 +100,14 @@ def read_facts(experiment: Experiment) -> dict[str, Any]:
         raise InputError(f"{path}: missing or damaged; delete {experiment.directory} and run it again") from None
 
 
-def load_weights(network: nn.Module, experiment: Experiment) -> None:
-    """Loads a finished run's weights into a network; InputError where they are missing, damaged or of another shape."""
-    path = experiment.directory / "weights.safetensors"
+def load_weights(network: nn.Module, experiment: Experiment, name: str = WEIGHTS) -> None:
+    """Loads a finished run's weights (by default the final ones) into a network; InputError where they are missing, damaged or of another shape."""
+    path = experiment.directory / name
     try:
         tensors: dict[str, Tensor] = load_file(path)
         network.load_state_dict(tensors)
     except Exception as error:  # safetensors raises its own type for each kind of damage
+        changed = f", or {experiment.model} is no longer what it was" if is_factory(experiment.model) else ""
         raise InputError(
-            f"{path}: missing or damaged ({str(error).splitlines()[0]}); delete {experiment.directory} and run it again"
+            f"{path}: missing or damaged ({str(error).splitlines()[0]}){changed}; delete {experiment.directory} and run it again"
         ) from None

@@ -132,7 +132,7 @@ class UnderCues(WholeNetwork):
         ]
         augmentation = [] if self.augmentation == "None" else [self.augmentation]
         shown = [*model, *shape, *self.resolution_bits()]
-        return [*shown, mechanism_name(self.dataset, self.trained_on), *augmentation, *self.optimizer_bits()]
+        return [*shown, mechanism_name(self.dataset, self.trained_on), *augmentation, *self.optimizer_bits(), *self.sparse_bits()]
 
 
 class Teacher(UnderCues):

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_seriali
 import info_dicts
 from errors import InputError
 from train.fields import MENUS, PART, Analyses, Device, Evaluation, Metrics, Number, Whole, choose, from_menu, number_of, unpublished
+from train.sparse import ClusterableStart, CutPenalty, Part, Pruning
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -220,6 +221,8 @@ def canonical_value(name: str, value: Any) -> Any:
     """A field's value as canonical JSON has it: menu names as numbers, nested experiments in their canonical form."""
     if isinstance(value, Experiment):
         return value.canonical()
+    if isinstance(value, Part):
+        return value.model_dump(mode="json")
     if name == "corruptions":
         return [number_of(name, item) for item in value]
     if isinstance(value, dict):  # severities and levels are by corruption
@@ -251,6 +254,14 @@ class Trained(Experiment):
     step_factor: Annotated[Number, Field(gt=0, lt=1)] = 0.1
     # What validation images are scored by after every epoch, beside loss and accuracy.
     metrics: Metrics = ()
+    # The weights that are kept: those with the lowest validation loss, or the last. Of the pruned epochs always the last.
+    keep: Literal["best", "last"] = "best"
+    pruning: Pruning | None = None
+    # Of the weights of convolutions and linear layers: times the sum of their absolute values, and of their squares, in the training loss.
+    l1: Annotated[Number, Field(ge=0)] = 0.0
+    l2: Annotated[Number, Field(ge=0)] = 0.0
+    cut_penalty: CutPenalty | None = None
+    clusterable_start: ClusterableStart | None = None
 
     @model_validator(mode="after")
     def _scheduled(self) -> "Trained":
@@ -277,7 +288,22 @@ class Trained(Experiment):
         return self
 
     def bits(self) -> list[str]:
-        return [*super().bits(), *self.optimizer_bits(), f"lr{self.lr:g}"]
+        return [*super().bits(), *self.optimizer_bits(), f"lr{self.lr:g}", *self.sparse_bits()]
+
+    def sparse_bits(self) -> list[str]:
+        """Pruning, penalties and initialisation in the run's name, where there are any."""
+        return [
+            *([f"l1_{self.l1:g}"] if self.l1 else []),
+            *([f"l2_{self.l2:g}"] if self.l2 else []),
+            *([f"cut{self.cut_penalty.weight:g}"] if self.cut_penalty else []),
+            *(["clusterable"] if self.clusterable_start else []),
+            *([f"pruned{self.pruning.sparsity:g}"] if self.pruning else []),
+        ]
+
+    @property
+    def all_epochs(self) -> int:
+        """The epochs of training, those of pruning among them."""
+        return self.epochs + (self.pruning.epochs if self.pruning else 0)
 
     def optimizer_bits(self) -> list[str]:
         """The optimizer and the schedule in the run's name, where they are not the usual ones."""
@@ -289,7 +315,9 @@ class WholeNetwork(Trained):
     """A network from the images to the classes. With a resolution it sees them resized, once they are augmented, corrupted and standardised."""
 
     # The width in pixels; the height keeps the aspect. The stored width is the same experiment as none.
-    resolution: Annotated[Whole, Field(ge=8)] | None = None
+    resolution: Annotated[Whole, Field(ge=4)] | None = None
+    # Pixels as the network sees them: by the mean and deviation of the data set, or in 0..1.
+    inputs: Literal["standardised", "unit"] = "standardised"
 
     @field_validator("resolution", mode="after")
     @classmethod

@@ -165,6 +165,8 @@ class Module(OneCorruption):
             raise ValueError("search_epochs: goes with 'level: auto' only")
         if (self.backbone.dataset, self.backbone.model) != (self.dataset, self.model):
             raise ValueError("backbone: must have the data set and the model of its module")
+        if self.backbone.inputs != "standardised":
+            raise ValueError("backbone.inputs: modules are made for standardised images")
         if self.backbone.resolution is not None:
             raise ValueError(
                 f"backbone.resolution: modules are made for images as they are stored ({self.pixels} px), got {self.backbone.resolution}"
@@ -197,6 +199,7 @@ class Module(OneCorruption):
     def variant_bits(self) -> list[str]:
         return [
             *self.optimizer_bits(),
+            *self.sparse_bits(),
             *([] if self.pass_through else ["bypass"]),
             *([] if self.kernels == "published" else [self.kernels]),
         ]
@@ -210,7 +213,7 @@ class Autoencoder(OneCorruption):
     method: Literal["Autoencoder"] = "Autoencoder"
 
     def bits(self) -> list[str]:
-        return [*Experiment.bits(self), self.corruption, *self.optimizer_bits(), f"lr{self.lr:g}"]
+        return [*Experiment.bits(self), self.corruption, *self.optimizer_bits(), f"lr{self.lr:g}", *self.sparse_bits()]
 
 
 class JointClassifier(WholeNetwork):

@@ -2,7 +2,7 @@
 
 The experiment names its optimizer and the schedule of its learning rate (train/optimizers.py), which is stepped once per epoch, or per iteration for
 experiments that say so. The weights
-kept are those with the lowest validation loss, the later of equals. Killed at any moment and started again, a run on the
+kept are those with the lowest validation loss, the later of equals, unless the experiment keeps the last; those before a pruning are kept beside. Killed at any moment and started again, a run on the
 same number of CPU threads ends with the same bits: generator states, data order, sums of the epoch so far and best-so-far are part of the
 checkpoint. Told to stop (SIGTERM), it finishes the step, writes a checkpoint and raises Interrupted.
 """
@@ -11,6 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,9 +25,11 @@ from losses.metrics import Tally
 from models.networks import count_parameters
 from train import interrupt
 from train.along import Along
-from train.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from train.checkpoint import UNPRUNED, load_checkpoint, save_checkpoint, save_weights
 from train.method import Method, Stage, Step
 from train.optimizers import learning_rate, make_optimizer
+from train.penalties import Penalties, example_of, make_clusterable
+from train.pruning import Pruner
 from train.run import Run
 
 # After an epoch a checkpoint is written once training has taken this many times as long as writing the last one did: at most 2 % extra.
@@ -102,10 +105,14 @@ class Sums:
 class Training:
     """One training from fresh weights, the stage `number`: what changes while it goes on, and so what a checkpoint holds of it."""
 
+    penalties: Penalties
+
     def __init__(self, number: int, stage: Stage, network: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device):
         self.number, self.stage, self.device = number, stage, device
         self.network, self.optimizer = network, optimizer
         self.best: dict[str, Any] = {"valid_loss": math.inf}
+        self.pruned_from = stage.epochs  # epochs before those in which weights are pruned
+        self.pruner: Pruner | None = None
         self.epoch = 0  # epochs that are finished
         self.generators: dict[str, Tensor] | None = None
         self.begin_epoch()
@@ -148,6 +155,9 @@ class Loop:
         self.quiet = quiet or not sys.stderr.isatty()
         self.along = Along(self.experiment)
         self.stages = method.stages()
+        self.pruning = self.experiment.pruning if self.stages else None
+        if self.pruning is not None:
+            self.stages[-1] = replace(self.stages[-1], epochs=self.stages[-1].epochs + self.pruning.epochs)
         self.results: dict[str, dict[str, float]] = {}
         self.rows: list[dict[str, Any]] = []
         self.image_steps, self.seconds = 0, 0.0
@@ -193,8 +203,13 @@ class Loop:
         e = self.experiment
         torch.manual_seed(derive("initialisation", e.seed, stage.name.partition("-")[0]))
         network = self.method.build(stage, self.results).to(self.device)
+        if e.clusterable_start is not None:
+            make_clusterable(network, e.clusterable_start, e.seed, self.method.classes)
         optimizer = make_optimizer(network.parameters(), e)
         training = Training(number, stage, network, optimizer, self.device)
+        training.penalties = Penalties(e, network, lambda: example_of(network, next(batches.validation()).images_nchw))
+        if self.pruning is not None and number == len(self.stages) - 1:
+            training.pruned_from = stage.epochs - self.pruning.epochs
         if resumed is None:
             torch.manual_seed(derive("dropout", e.seed, stage.name))
         else:
@@ -204,11 +219,13 @@ class Loop:
         while training.epoch < stage.epochs:
             if training.epoch == training.batch == 0:
                 self.watch(training, 0)
+            if training.epoch >= training.pruned_from and training.pruner is None:
+                self.begin_pruning(training, batches)
             row = self.epoch(training, batches)
             validation = validation_of(row)
             training.epoch += 1
             training.begin_epoch()
-            if row["valid_loss"] <= training.best["valid_loss"]:
+            if e.keep == "last" or training.pruner is not None or row["valid_loss"] <= training.best["valid_loss"]:
                 weights = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
                 training.best = validation | {"epoch": training.epoch, "network": weights}
             last = training.epoch == stage.epochs
@@ -233,9 +250,12 @@ class Loop:
                 self.set_rate(training, batches)
             with self.along.training(self.method.product(network), training.batch):
                 step = self.step(network, batch)
+            penalty = training.penalties.of(training.batch)
             optimizer.zero_grad(set_to_none=True)
-            step.loss.backward()
+            (step.loss if penalty is None else step.loss + penalty).backward()
             optimizer.step()
+            if training.pruner is not None:
+                training.pruner.after((training.epoch - training.pruned_from) * batches.steps() + training.batch)
             training.sums.add(step, batch.labels_n)
             training.batch += 1
             training.seconds = before + time.perf_counter() - start
@@ -281,6 +301,7 @@ class Loop:
             **means,
             **found,
             **layers,
+            **({"sparsity": training.pruner.share()} if training.pruner else {}),
             "lr": lr,
             "images_per_second": training.sums.rows / training.seconds,
             "seconds": self.seconds,
@@ -290,11 +311,23 @@ class Loop:
         """Tells the optimizer the learning rate of the epoch or iteration that comes."""
         e = self.experiment
         done, steps = training.epoch, e.epochs
+        if self.pruning is not None and training.pruner is not None:
+            done, steps = done - training.pruned_from, self.pruning.epochs
         if e.anneal == "iteration":
             done, steps = done * batches.steps() + training.batch, steps * batches.steps()
         lr = learning_rate(e, done, steps)
         for group in training.optimizer.param_groups:
             group["lr"] = lr
+
+    def begin_pruning(self, training: Training, batches: Batches) -> None:
+        """Keeps the weights so far as unpruned.safetensors, and goes on from them with a fresh optimizer; or where a checkpoint left the pruning."""
+        assert self.pruning is not None
+        if training.epoch == training.pruned_from and training.batch == 0:
+            training.network.load_state_dict(training.best["network"])
+            facts, product = self.method.facts(self.results), self.method.product(training.network)
+            save_weights(self.run.directory, product, facts, UNPRUNED)
+            training.optimizer = make_optimizer(training.network.parameters(), self.experiment)
+        training.pruner = Pruner(self.pruning, training.network, self.pruning.epochs * batches.steps())
 
     def watch(self, training: Training, iteration: int) -> None:
         """Notes what the method finds of the network after an iteration, if it looks."""

@@ -13,7 +13,7 @@ from data.batches import Batch, Batches
 from data.datasets import DataSet
 from errors import InputError
 from models.networks import Activations, Network, build_network, count_parameters
-from train.checkpoint import load_weights, read_facts
+from train.checkpoint import WEIGHTS, load_weights, read_facts
 from train.entry import Experiment, Trained
 
 Tick = Callable[[], object]
@@ -154,15 +154,18 @@ Part = TypeVar("Part", bound=nn.Module)
 
 
 def whole_network(experiment: Any, width: float = 1.0, depth: int | None = None) -> Network:
-    """A freshly initialised network from an experiment's images to its classes, which sees them at the experiment's resolution, if it has one."""
+    """A freshly initialised network from an experiment's images to its classes, which sees them at the experiment's resolution, if it has one, and in its range."""
     network = build_network(experiment.model, experiment.choice("dataset").classes, width, depth)
     network.resolution = getattr(experiment, "resolution", None)
+    if getattr(experiment, "inputs", "standardised") == "unit":
+        facts = experiment.choice("dataset")
+        network.unit = (facts.mean, facts.std)
     return network
 
 
-def load_part(part: Part, experiment: Experiment, device: torch.device) -> Part:
+def load_part(part: Part, experiment: Experiment, device: torch.device, name: str = WEIGHTS) -> Part:
     """A freshly built network with the weights of a finished run, frozen, in eval mode on the device."""
-    load_weights(part, experiment)
+    load_weights(part, experiment, name)
     return part.to(device).eval().requires_grad_(False)
 
 
@@ -172,6 +175,6 @@ def fresh_network(experiment: Experiment) -> Network:
     return whole_network(experiment, facts.get("width", 1.0), facts.get("depth"))
 
 
-def load_network(experiment: Experiment, device: torch.device) -> Network:
-    """The trained classifier of a finished run, frozen, in eval mode on the device."""
-    return load_part(fresh_network(experiment), experiment, device)
+def load_network(experiment: Experiment, device: torch.device, name: str = WEIGHTS) -> Network:
+    """The trained classifier of a finished run, frozen, in eval mode on the device; with its final weights, or those of another file."""
+    return load_part(fresh_network(experiment), experiment, device, name)

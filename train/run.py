@@ -5,7 +5,7 @@
         attempts.jsonl       one line per start: host, job, log, commit, versions, time
         metrics.jsonl        one line per epoch and stage
         checkpoint/          where a killed run goes on: last.pt, and previous.pt should that be damaged
-        weights.safetensors  the best weights by validation loss
+        weights.safetensors  the best weights by validation loss; of a pruning also unpruned.safetensors, those before it
         evaluation/<key>.h5  accuracy, loss and per-image correctness of every composition
         wandb/               W&B's folders
         done.json            last: the run is finished; failed.json: how it failed; stopped.json: where it was told to stop

@@ -72,7 +72,7 @@ FORM = 2
 CURVES = ("train_loss", "train_accuracy", "valid_loss", *(f"valid_{name}" for name in METRICS.values()))
 # Of the summary's keys that hold an analysis.
 ANALYSES = "analysis/"
-PLAIN = ("epoch", "iteration", "lr", "images_per_second", "layers_every")
+PLAIN = ("epoch", "iteration", "lr", "images_per_second", "layers_every", "sparsity")
 
 
 def values_of(row: Mapping[str, Any]) -> dict[str, Any]:
