@@ -26,6 +26,13 @@ class Choice(str):
         return (str(self),), self.facts
 
 
+def _composed(
+    name: str, shape: tuple[int, int, int] = (1, 28, 28), counts: tuple[int, int, int] = (50_000, 10_000, 10_000), model: str = "MLP-256x4"
+) -> Choice:
+    """A data set of data/composed.py."""
+    return Choice(name, classes=10, shape=shape, counts=counts, mean=(0.5,), std=(0.5,), model=model, augmentation="None", padding=4)
+
+
 # Image shapes are (channels, height, width) as stored; networks always see three channels.
 # `counts` are train / valid / test totals, () where they depend on the user's copy; `mean` and `std` are those of pixels in 0..1;
 # `padding` is the random crop's. `cues` names the one or two spurious cues that images can carry (MECHANISMS).
@@ -176,6 +183,22 @@ DATASETS = {
         cues=("4 blocks", "7 blocks"),
         dtype="float32",
     ),
+    # Of data/composed.py: drawn, or made of others. Pairs of images in one, and two data sets as one.
+    12: _composed("Lines"),
+    13: _composed("Circles"),
+    14: _composed("Noise"),
+    15: _composed("Halves-MNIST"),
+    16: _composed("Halves-FashionMNIST"),
+    17: _composed("HalvesSame-MNIST"),
+    18: _composed("HalvesSame-FashionMNIST"),
+    19: _composed("Stacked-MNIST", shape=(3, 28, 28), model="CNN-64x3"),
+    20: _composed("Stacked-FashionMNIST", shape=(3, 28, 28), model="CNN-64x3"),
+    21: _composed("StackedSame-MNIST", shape=(3, 28, 28), model="CNN-64x3"),
+    22: _composed("StackedSame-FashionMNIST", shape=(3, 28, 28), model="CNN-64x3"),
+    23: _composed("Lines+MNIST", counts=(100_000, 20_000, 20_000)),
+    24: _composed("MNIST+FashionMNIST", counts=(100_000, 20_000, 20_000)),
+    25: _composed("Lines+MNIST-separated", counts=(49_404, 10_000, 9_861)),
+    26: _composed("MNIST+FashionMNIST-separated", counts=(50_596, 10_000, 10_139)),
 }
 
 # `oracle`: what a system is told about the corruptions of an image at test time; parts have none.

@@ -5,7 +5,7 @@ Only the z and p of a network against its own shuffles can be compared between n
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -23,7 +23,6 @@ from analysis.shuffles import SHUFFLES, cut_of, shuffled_cuts
 from analysis.table import Row
 from analysis.weight_graph import WeightGraph, inside_to_outside, spectrum
 from errors import InputError
-from models.networks import Network
 from models.wiring import Wiring, graph_sets, trace
 
 
@@ -200,9 +199,9 @@ class CutAlong:
         self.options = options
         self.wiring: Wiring | None = None
 
-    def measure(self, network: nn.Module, image: torch.Tensor) -> dict[str, float]:
+    def measure(self, network: nn.Module, example: Callable[[], torch.Tensor]) -> dict[str, float]:
         """The n-cut and the ratio of weights inside and outside, of the weights as they are now; drawn from the options' seed alone."""
         if self.wiring is None:
-            self.wiring = trace(network, network.prepare(image) if isinstance(network, Network) else image)
+            self.wiring = trace(network, example())
         found = clustered(graph_of(network, self.wiring, self.options), self.options)
         return {"ncut": found.cut, "inside_to_outside": inside_to_outside(found.cut, self.options.clusters)}

@@ -2,6 +2,7 @@
 
 from configs.distillation import CUE_LISTS, CueStudy
 from configs.recipes import RECIPES
+from configs.modularity import MODULARITY
 from configs.representation import REPRESENTATION, LayerStudy
 from configs.studies import Study, contrastive, crossentropy, identity, imgspace, manual, modules, routing
 from train.entry import SEEDS
@@ -84,4 +85,4 @@ STUDIES = {
         recipe=RECIPES["FashionMNIST-mini"] | {"module": RECIPES["FashionMNIST-mini"]["module"] | {"search_epochs": 1}},
     ),
 }
-LISTS: dict[str, Study | CueStudy | LayerStudy] = {**STUDIES, **CUE_LISTS, **REPRESENTATION}
+LISTS: dict[str, Study | CueStudy | LayerStudy] = {**STUDIES, **CUE_LISTS, **REPRESENTATION, **MODULARITY}

@@ -5,6 +5,7 @@ user, a function anywhere on Python's path, decorated with ``@described(...)``, 
 """
 
 import contextlib
+import functools
 import hashlib
 import inspect
 import json
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import info_dicts
+from data.composed import COMPOSED, compose
 from data.facts import dataset_choice
 from data.files import appearing
 from data.folders import is_folder, read_folder, read_note, write_folder, write_note
@@ -52,6 +54,21 @@ CONTENT_SHA256 = {
     "3DShapes-small": "981cab23bd216c11d5306e568443920c8b28d4d61440909cd9db43c78ab283d6",
     "Slabs": "39a91ee1b3500572f6a84ad3e59360ec791c2ad30cb914b6a1d77e0b3d456bce",
     "ORL": "ef4ffaa60495bab9cec854b05a77a088e39295761d9acdcdcad100ba16e27b1b",
+    "Lines": "2bba595a9e6feebb3d0931c600759515648746d625e23f4a38fbbe300ac145fc",
+    "Circles": "6dcc285a196bae7b0fccce29778d57be36d8f4729ef8bc75ceb126f50453c1a4",
+    "Noise": "be7806b7607ce1956eb21960f7bb325f46fa5b1ced16ed8039ec073012bf3624",
+    "Halves-MNIST": "daf6708a4be39b637317cfe3fc8a27c4e4ad2e5b076c797656f0c4270a30f4aa",
+    "Halves-FashionMNIST": "4a797d387cc872099f43237b5a345a8c30b4f141bf00229a6e44dc4817c9a91f",
+    "HalvesSame-MNIST": "8aa45e560a15950ed1425693c8dea8ab855fcb40be10c5e892c67ce785c8222e",
+    "HalvesSame-FashionMNIST": "c64d95ee6828234480714580fecd31845844ab3b4532892a34f5febdf9a11632",
+    "Stacked-MNIST": "3c893dd1a75599891be8f2960d9ee8ade2b6b6ad1996c077a2028a50b9efe0c1",
+    "Stacked-FashionMNIST": "1c0c386905801fd89420c9d0ad03050a574fdd509a5322cfa84024cdad827ff4",
+    "StackedSame-MNIST": "b2a985768795dd6672f08dc0b61663e24a1de60bc4d5ab96a922094e57599b00",
+    "StackedSame-FashionMNIST": "9e50b72bf0ce5395ca52ef8c3df34f1995e74ba7f44fea922c8c3254e23da9fa",
+    "Lines+MNIST": "d51bc4c60cd5b4c347636b68f65e71834b4507905bae4e6d449bf601fa6f6570",
+    "MNIST+FashionMNIST": "6d0c31b67e4447f08e6599f63a2626b1707bb72709a16e2f8aa22318f37aa4e2",
+    "Lines+MNIST-separated": "e5e0f4c7dcf2fab4c6a0947a567ff77784392fc3046c720ed7f8bea76fa41b98",
+    "MNIST+FashionMNIST-separated": "50d84495f9c5eea97dcb95191bb1eae8c6b1da0e41d19f78722d56ff6a6ac522",
 }
 
 
@@ -274,6 +291,20 @@ def slabs_dataset(source: Source) -> Splits:
     return splits
 
 
+def compose_splits(name: str, source: Source) -> Splits:
+    """A data set of data/composed.py; those that it is made of are loaded from where it will lie."""
+    bases = [load(base, source.downloads.parent.parent) for base in COMPOSED[name].bases]
+    counts = dict(zip(SPLITS, (50_000, 10_000, 10_000)))
+    return {
+        split: Split(*compose(name, split, counts[split], [(base.split(split).images, base.split(split).labels) for base in bases]))
+        for split in SPLITS
+    }
+
+
+for _name in COMPOSED:
+    dataset(_name, needs_source=False)(functools.partial(compose_splits, _name))
+
+
 def content_checksum(splits: Splits) -> str:
     """SHA-256 (hex) over the split's name, the array's name, type, shape and bytes, for every array of train, valid and test in this order."""
     digest = hashlib.sha256()
@@ -385,6 +416,9 @@ def require(name: str, root: Path | None = None) -> None:
         if not path.exists() and not noted.is_dir():
             raise InputError(f"{name}: {noted}, which it is made of, is gone; run: python -m data prepare {name} --source DIR")
         return
+    if not path.exists() and name in COMPOSED:
+        for base in COMPOSED[name].bases:
+            require(base, root)
     if (
         not path.exists()
         and name not in EMBEDDED

@@ -110,6 +110,9 @@ def add_epochs(rows: Rows, constant: Mapping[str, Any], epochs: Sequence[Mapping
             )  # fmt: skip
     add_counterfactual(rows, constant, epochs)
     add_layers(rows, constant, epochs)
+    for step, row in enumerate(epochs):
+        if graph := row.get("graph", {}):
+            rows.add(constant, list(graph.values()), split="train", epoch=row["epoch"], step=step, metric=list(graph))
 
 
 def add_layers(rows: Rows, constant: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> None:

@@ -1,13 +1,14 @@
-"""Saturation along a training: the covariances of every layer's outputs in the forward passes that are made anyway, read once an epoch."""
+"""What is followed along a training: the saturation of layers, by the covariances of their outputs in the forward passes that are made anyway, and the n-cut of the weights."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from analysis.options import Saturation
+from analysis.clusterability import CutAlong
+from analysis.options import Clusterability, Saturation
 from analysis.saturation import Covariances, measures, save_npz
 from errors import RunError
 from models.networks import Network
@@ -17,15 +18,17 @@ SPLITS = ("train", "valid")
 
 
 class Along:
-    """What is followed of a network while it is trained; nothing unless the experiment's entry asks for `saturation: {along: n}`.
+    """What is followed of a network while it is trained; nothing unless the experiment's entry asks for `saturation: {along: n}` or `clusterability: {along: n}`.
 
-    Of the training images every n-th batch, while the weights move, in train mode; of the validation images all, in eval mode.
+    The n-cut is that at the end of every n-th epoch, and of the last one. For saturation, of the training images every n-th batch, while the weights move, in train mode; of the validation images all, in eval mode.
     """
 
     def __init__(self, experiment: Experiment):
         options = experiment.analyses.get("saturation")
         self.options = options if isinstance(options, Saturation) and options.along else None
         self.folder: Path = experiment.directory / "analyses" / "saturation" / "along"
+        cut = experiment.analyses.get("clusterability")
+        self.cut = CutAlong(cut) if isinstance(cut, Clusterability) and cut.along else None
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
@@ -45,6 +48,12 @@ class Along:
             return nullcontext()
         self.covariances["valid"] = Covariances(self.options.conv, self.options.downsample)
         return self.covariances["valid"].watching(network)
+
+    def cut_of(self, network: nn.Module, epoch: int, last: bool, example: Callable[[], Tensor]) -> dict[str, Any]:
+        """What the epoch's row says of the graph of weights; `example` makes an input for the network."""
+        if self.cut is None or not (last or epoch % (self.cut.options.along or 1) == 0):
+            return {}
+        return {"graph": self.cut.measure(network, example)}
 
     def end_epoch(self, stage: str, epoch: int) -> dict[str, Any]:
         """What the epoch's row says of the layers, by split; the spectra go into a file. RunError where that cannot be written."""

@@ -106,6 +106,7 @@ class Training:
     """One training from fresh weights, the stage `number`: what changes while it goes on, and so what a checkpoint holds of it."""
 
     penalties: Penalties
+    example: Callable[[], Tensor]  # an input for the network
 
     def __init__(self, number: int, stage: Stage, network: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device):
         self.number, self.stage, self.device = number, stage, device
@@ -207,7 +208,8 @@ class Loop:
             make_clusterable(network, e.clusterable_start, e.seed, self.method.classes)
         optimizer = make_optimizer(network.parameters(), e)
         training = Training(number, stage, network, optimizer, self.device)
-        training.penalties = Penalties(e, network, lambda: example_of(network, next(batches.validation()).images_nchw))
+        training.example = lambda: example_of(network, next(iter(batches.validation())).images_nchw[:1])
+        training.penalties = Penalties(e, network, training.example)
         if self.pruning is not None and number == len(self.stages) - 1:
             training.pruned_from = stage.epochs - self.pruning.epochs
         if resumed is None:
@@ -292,6 +294,8 @@ class Loop:
             )
         # Behind the last place where the epoch may be left: what is followed would be lost.
         layers = self.along.end_epoch(training.stage.name, training.epoch + 1)
+        last = training.epoch + 1 == training.stage.epochs
+        cut = self.along.cut_of(self.method.product(network), training.epoch + 1, last, training.example)
         self.image_steps += training.sums.rows
         self.seconds += training.seconds + time.perf_counter() - middle
         return {
@@ -301,6 +305,7 @@ class Loop:
             **means,
             **found,
             **layers,
+            **cut,
             **({"sparsity": training.pruner.share()} if training.pruner else {}),
             "lr": lr,
             "images_per_second": training.sums.rows / training.seconds,

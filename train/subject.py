@@ -76,7 +76,7 @@ PLAIN = ("epoch", "iteration", "lr", "images_per_second", "layers_every", "spars
 
 
 def values_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of metrics.jsonl as W&B's values: training curves, or those of a level of the search; of counterfactual sets `counterfactual/<set>/<metric>`, of layers `layers/<split>/<layer>/<metric>`."""
+    """A row of metrics.jsonl as W&B's values: training curves, or those of a level of the search; of counterfactual sets `counterfactual/<set>/<metric>`, of layers `layers/<split>/<layer>/<metric>`, of the graph of weights `graph/<metric>`."""
     curves = {key.replace("_", "/", 1): row[key] for key in CURVES if key in row}
     if row["stage"] != "train":
         curves = {f"search/{row['stage'].removeprefix('search-')}/{key}": value for key, value in curves.items()}
@@ -89,7 +89,8 @@ def values_of(row: Mapping[str, Any]) -> dict[str, Any]:
         for layer, own in found.items()
         for metric, value in own.items()
     }
-    return curves | counterfactual | layers | {key: row[key] for key in PLAIN if key in row}
+    graph = {f"graph/{metric}": value for metric, value in row.get("graph", {}).items()}
+    return curves | counterfactual | layers | graph | {key: row[key] for key in PLAIN if key in row}
 
 
 def row_of(values: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -98,18 +99,25 @@ def row_of(values: Mapping[str, Any]) -> dict[str, Any] | None:
     found: dict[str, Any] = {}
     counterfactual: dict[str, dict[str, Any]] = {}
     layers: dict[str, dict[str, dict[str, Any]]] = {}
+    graph: dict[str, Any] = {}
     for key, value in values.items():
         words = key.split("/")
         if words[0] == "counterfactual" and len(words) == 3:
             counterfactual.setdefault(words[1], {})[words[2]] = value
         elif words[0] == "layers" and len(words) == 4:
             layers.setdefault(words[1], {}).setdefault(words[2], {})[words[3]] = value
+        elif words[0] == "graph" and len(words) == 2:
+            graph[words[1]] = value
         elif "_".join(words[-2:]) in CURVES:
             found["_".join(words[-2:])] = value
             stage = f"search-{words[1]}" if words[0] == "search" else stage
     if not found and not counterfactual:
         return None
-    found |= ({"counterfactual": counterfactual} if counterfactual else {}) | ({"layers": layers} if layers else {})
+    found |= (
+        ({"counterfactual": counterfactual} if counterfactual else {})
+        | ({"layers": layers} if layers else {})
+        | ({"graph": graph} if graph else {})
+    )
     return {"stage": stage} | found | {key: values[key] for key in PLAIN if key in values}
 
 

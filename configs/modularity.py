@@ -1,0 +1,108 @@
+"""The committed lists of studies of clusterability (Filan et al., arXiv 2003.04881, 2103.03386), as matrices."""
+
+from configs.representation import CLEAN, LayerStudy, command
+from configs.studies import Fields
+
+# As published: Adam, no weight decay, pixels in 0..1, the last weights; then 90 % of the weights are pruned in as many epochs.
+TRAINING: Fields = {
+    "method": "Identity",
+    "seed": [0, 1, 2, 3, 4],
+    "epochs": 20,
+    "batch_size": 128,
+    "optimizer": "Adam",
+    "schedule": "constant",
+    "lr": 0.001,
+    "weight_decay": 0.0,
+    "inputs": "unit",
+    "keep": "last",
+    "evaluation": CLEAN,
+}
+MLP: Fields = TRAINING | {"model": "MLP-256x4", "pruning": {"epochs": 20}}
+DROPOUT: Fields = {"model": "MLP-256x4-dropout"}
+PENALTY = 5e-5
+CUT: Fields = {"clusterability": {"shuffle": ["layer", "layer_nonzero"], "along": 5}}
+# Of the first networks also the table of lesions.
+LESIONS: Fields = {"lesions": {"clusters": 10}}
+CNN: Fields = TRAINING | {
+    "model": "CNN-64x3",
+    "epochs": 10,
+    "batch_size": 64,
+    "pruning": {"epochs": 10},
+    "analyses": {"clusterability": {"clusters": 12, "shuffles": 50}},
+}
+BOTH = ["MNIST", "FashionMNIST"]
+PAIRS = [f"{kind}-{base}" for kind in ("Halves", "HalvesSame") for base in BOTH]
+STACKED = [f"{kind}-{base}" for kind in ("Stacked", "StackedSame") for base in BOTH]
+MIXED = ["Lines+MNIST", "MNIST+FashionMNIST", "Lines+MNIST-separated", "MNIST+FashionMNIST-separated"]
+
+DEMO: Fields = {
+    "dataset": "FashionMNIST-mini",
+    "method": "Identity",
+    "seed": 1,
+    "epochs": 10,
+    "batch_size": 128,
+    "optimizer": "Adam",
+    "schedule": "constant",
+    "lr": 0.001,
+    "weight_decay": 0.0,
+    "inputs": "unit",
+    "keep": "last",
+    "pruning": {"epochs": 10},
+    "evaluation": {"compositions": "elementals", "images": 1000},
+}
+DEMO_CUT: Fields = {"shuffles": 60, "shuffle": ["layer", "layer_nonzero"], "weights": ["final", "unpruned", "untrained"], "along": 1}
+MODULARITY = {
+    "modularity_demo": LayerStudy(
+        [
+            DEMO | {
+                "model": ["MLP-256x4", "MLP-256x4-dropout"],
+                "analyses": {
+                    "clusterability": DEMO_CUT, "lesions": {"labelings": 40, "pair_labelings": 20, "images": 1000},
+                    "coactivation": {"images": 1000, "shuffles": 20},
+                },
+            },
+            {
+                "dataset": "FashionMNIST-mini", "method": "ModularSystem", "seed": 1, "epochs": 4, "evaluation": {"compositions": "elementals", "images": 1000},
+                "backbone": {"lr": 0.05}, "module": {"level": 3, "lr": 0.05, "weight": 0.1}, "analyses": {"clusterability": {"shuffles": 60}},
+            },
+        ],
+        time="TIME",
+        expect=f"EXPECT {command('cuts', 'lesions', 'joint_lesions', 'dependencies')}",
+    ),
+    "mlp": LayerStudy(
+        [
+            # The headline table: entries 0 to 19.
+            *(MLP | {"dataset": own} | model | {"analyses": CUT | LESIONS} for own in BOTH for model in ({}, DROPOUT)),
+            *(MLP | {"dataset": own} | more | {"analyses": CUT} for own in BOTH for more in ({"l1": PENALTY}, {"l2": PENALTY}, {"clusterable_start": {}})),
+            MLP | {"dataset": "CIFAR10", "resolution": 28, "pruning": {"epochs": 40}, "analyses": CUT},
+            MLP | {"dataset": "CIFAR10", "resolution": 28, "model": "MLP-256x4-dropout0.2", "epochs": 100, "pruning": {"epochs": 40}, "analyses": CUT},
+            MLP | {"dataset": "CIFAR10", "model": "MLP-256x4-colour", "pruning": {"epochs": 40}, "analyses": CUT},
+            *(MLP | {"dataset": "Lines"} | model | {"analyses": CUT} for model in ({}, DROPOUT)),
+            MLP | {"dataset": ["Circles", "Noise", *PAIRS], "analyses": CUT},
+            MLP | {"dataset": MIXED, "epochs": 30, "pruning": {"epochs": 40}, "analyses": CUT},
+            # The regulariser, on images of 7 px.
+            TRAINING | {
+                "dataset": "MNIST", "resolution": 7, "model": "MLP-64x3", "epochs": 10, "pruning": {"epochs": 10}, "analyses": {"clusterability": {"clusters": 12}},
+            },
+            TRAINING | {
+                "dataset": "MNIST", "resolution": 7, "model": "MLP-64x3", "epochs": 10, "pruning": {"epochs": 10}, "cut_penalty": {"weight": 0.1},
+                "analyses": {"clusterability": {"clusters": 12}},
+            },
+        ],
+        time="TIME",
+        expect="EXPECT",
+    ),
+    "cnn": LayerStudy(
+        [
+            *(CNN | {"dataset": own} | more for own in BOTH for more in ({}, {"model": "CNN-64x3-dropout"}, {"l1": PENALTY}, {"l2": PENALTY}, {"clusterable_start": {"d": 0.8}})),
+            CNN | {"dataset": STACKED},
+            *(CNN | {"dataset": own, "model": ["CNN-32x2", "CNN-32x2-dropout"], "batch_size": 128} for own in BOTH),
+            TRAINING | {
+                "dataset": "CIFAR10", "model": "VGG16", "epochs": 200, "augmentation": "CropFlip", "pruning": {"epochs": 50}, "l2": [0.0, 5e-4],
+                "analyses": {"clusterability": {"clusters": 12, "shuffles": 50}},
+            },
+        ],
+        time="TIME",
+        expect="EXPECT",
+    ),
+}  # fmt: skip
