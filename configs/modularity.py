@@ -30,6 +30,8 @@ CNN: Fields = TRAINING | {
     "pruning": {"epochs": 10},
     "analyses": {"clusterability": {"clusters": 12, "shuffles": 50}},
 }
+VARIANTS: list[Fields] = [{"l1": PENALTY}, {"l2": PENALTY}, {"clusterable_start": {}}]
+PLAIN: Fields = {}
 BOTH = ["MNIST", "FashionMNIST"]
 PAIRS = [f"{kind}-{base}" for kind in ("Halves", "HalvesSame") for base in BOTH]
 STACKED = [f"{kind}-{base}" for kind in ("Stacked", "StackedSame") for base in BOTH]
@@ -72,12 +74,12 @@ MODULARITY = {
     "mlp": LayerStudy(
         [
             # The headline table: entries 0 to 19.
-            *(MLP | {"dataset": own} | model | {"analyses": CUT | LESIONS} for own in BOTH for model in ({}, DROPOUT)),
-            *(MLP | {"dataset": own} | more | {"analyses": CUT} for own in BOTH for more in ({"l1": PENALTY}, {"l2": PENALTY}, {"clusterable_start": {}})),
+            *(MLP | {"dataset": own} | model | {"analyses": CUT | LESIONS} for own in BOTH for model in (PLAIN, DROPOUT)),
+            *(MLP | {"dataset": own} | more | {"analyses": CUT} for own in BOTH for more in VARIANTS),
             MLP | {"dataset": "CIFAR10", "resolution": 28, "pruning": {"epochs": 40}, "analyses": CUT},
             MLP | {"dataset": "CIFAR10", "resolution": 28, "model": "MLP-256x4-dropout0.2", "epochs": 100, "pruning": {"epochs": 40}, "analyses": CUT},
             MLP | {"dataset": "CIFAR10", "model": "MLP-256x4-colour", "pruning": {"epochs": 40}, "analyses": CUT},
-            *(MLP | {"dataset": "Lines"} | model | {"analyses": CUT} for model in ({}, DROPOUT)),
+            *(MLP | {"dataset": "Lines"} | model | {"analyses": CUT} for model in (PLAIN, DROPOUT)),
             MLP | {"dataset": ["Circles", "Noise", *PAIRS], "analyses": CUT},
             MLP | {"dataset": MIXED, "epochs": 30, "pruning": {"epochs": 40}, "analyses": CUT},
             # The regulariser, on images of 7 px.
@@ -94,7 +96,7 @@ MODULARITY = {
     ),
     "cnn": LayerStudy(
         [
-            *(CNN | {"dataset": own} | more for own in BOTH for more in ({}, {"model": "CNN-64x3-dropout"}, {"l1": PENALTY}, {"l2": PENALTY}, {"clusterable_start": {"d": 0.8}})),
+            *(CNN | {"dataset": own} | more for own in BOTH for more in (PLAIN, {"model": "CNN-64x3-dropout"}, *VARIANTS[:2], {"clusterable_start": {"d": 0.8}})),
             CNN | {"dataset": STACKED},
             *(CNN | {"dataset": own, "model": ["CNN-32x2", "CNN-32x2-dropout"], "batch_size": 128} for own in BOTH),
             TRAINING | {
