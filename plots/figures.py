@@ -7,7 +7,10 @@ from typing import Any
 
 from plots import (
     box_plot,
+    cluster_graph,
     cue_reliance,
+    cut_tables,
+    cuts,
     effects,
     heat_map,
     invariance,
@@ -15,6 +18,7 @@ from plots import (
     layer_table,
     layers,
     layers_over_epochs,
+    lesions,
     mechanism_conditions,
     mechanism_curves,
     mechanism_heat_map,
@@ -49,7 +53,22 @@ DRAWN: dict[str, Draw] = {
     "saturation_profiles": layer_profiles.draw_saturation,
     "projection": projection.draw,
     "probe_map": probe_map.draw,
+    "cuts": cuts.draw,
+    "cut_accuracy": cuts.draw_accuracy,
+    "cut_curves": cuts.draw_curves,
+    "cluster_graph": cluster_graph.draw,
+    "lesions": lesions.draw,
+    "joint_lesions": lesions.draw_joint,
+    "dependencies": lesions.draw_dependencies,
 }
-FIGURES: dict[str, Draw] = {"summary": summary.summarize, **DRAWN, "layer_table": layer_table.draw, "report": partial(report.write, DRAWN)}
+# What prints and writes a table.
+TABLES: dict[str, Draw] = {
+    "layer_table": layer_table.draw,
+    "clustering": cut_tables.clustering,
+    "stability": cut_tables.stability,
+    "lesion_table": cut_tables.lesion_table,
+    "double_lesion_table": cut_tables.double_lesion_table,
+}
+FIGURES: dict[str, Draw] = {"summary": summary.summarize, **DRAWN, **TABLES, "report": partial(report.write, DRAWN)}
 # Figures of a search: of a sweep file (with the overrides that it was run with) or of a W&B sweep.
 SEARCH_FIGURES: dict[str, Callable[[str, Mapping[str, Any], Path], list[Path]]] = {"sweep": sweep.draw}
