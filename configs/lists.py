@@ -1,8 +1,8 @@
 """The committed lists, by name."""
 
 from configs.distillation import CUE_LISTS, CueStudy
-from configs.recipes import RECIPES
 from configs.modularity import MODULARITY
+from configs.recipes import RECIPES
 from configs.representation import REPRESENTATION, LayerStudy
 from configs.studies import Study, contrastive, crossentropy, identity, imgspace, manual, modules, routing
 from train.entry import SEEDS
