@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 
 .PHONY: demo test test-slow test-slurm lint benchmarks clean
+.PHONY: datasets models mlp-clustering mlp-clustering-stability mlp-lesion mlp-double-lesion mlp-learning-curve mlp-plots
 
 demo: $(VENV)/installed
 	WANDB_MODE=offline bash submit_array.sh configs/demo.yaml --local
@@ -25,6 +26,41 @@ lint: $(VENV)/installed-dev
 
 benchmarks: $(VENV)/installed-dev
 	$(VENV)/bin/python -m benchmarks
+
+# The products of the studies of clusterability, in RESULTS: of the list MLP, or a smaller one (MLP=configs/modularity_demo.yaml, or --KEY=VALUE as WITH).
+MLP ?= configs/mlp.yaml
+SOURCE ?= packages
+RESULTS ?= results
+WITH ?=
+ALL_SHUFFLES := --analyses.clusterability.shuffle=[layer,layer_nonzero,layer_nonzero_distribution,layer_all_distribution] --analyses.clusterability.weights=[final,unpruned]
+DOUBLE ?= configs/mlp_double_lesion.yaml
+PLOTS = $(VENV)/bin/python -m plots
+
+datasets: $(VENV)/installed
+	for name in MNIST FashionMNIST CIFAR10; do $(VENV)/bin/python -m data prepare $$name --source $(SOURCE) || exit; done
+
+models: $(VENV)/installed
+	bash submit_array.sh $(MLP) --local $(WITH)
+
+mlp-clustering: $(VENV)/installed
+	bash submit_array.sh $(MLP) --local $(WITH) $(ALL_SHUFFLES)
+	$(PLOTS) clustering $(MLP) $(WITH) $(ALL_SHUFFLES) --out $(RESULTS)
+
+mlp-clustering-stability: models
+	$(PLOTS) stability $(MLP) $(WITH) --out $(RESULTS)
+
+mlp-lesion: models
+	$(PLOTS) lesion_table $(MLP) $(WITH) --out $(RESULTS)
+
+mlp-double-lesion: $(VENV)/installed
+	bash submit_array.sh $(DOUBLE) --local $(WITH)
+	for figure in double_lesion_table joint_lesions dependencies; do $(PLOTS) $$figure $(DOUBLE) $(WITH) --out $(RESULTS) || exit; done
+
+mlp-learning-curve: models
+	$(PLOTS) cut_curves $(MLP) $(WITH) --out $(RESULTS)
+
+mlp-plots: models
+	for figure in cuts cut_accuracy cluster_graph lesions; do $(PLOTS) $$figure $(MLP) $(WITH) --out $(RESULTS) || exit; done
 
 $(VENV)/installed: requirements.txt | $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt

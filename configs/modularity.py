@@ -94,6 +94,14 @@ MODULARITY = {
         time="TIME",
         expect="EXPECT",
     ),
+    "mlp_double_lesion": LayerStudy(
+        [
+            MLP | {"dataset": own, "seed": 0} | model | {"analyses": {"lesions": {"clusters": 10, "labelings": 50, "pair_labelings": 50}}}
+            for own in BOTH for model in (PLAIN, DROPOUT)
+        ],
+        time="TIME",
+        expect="EXPECT",
+    ),
     "cnn": LayerStudy(
         [
             *(CNN | {"dataset": own} | more for own in BOTH for more in (PLAIN, {"model": "CNN-64x3-dropout"}, *VARIANTS[:2], {"clusterable_start": {"d": 0.8}})),
