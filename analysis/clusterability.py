@@ -148,7 +148,8 @@ def described(found: Clustered, weights: str, part: str) -> list[Row]:
     }
     rows = [Row(weights + metric, float(value), part) for metric, value in values.items()]
     rows += [Row(f"{weights}cluster_size", float((labels == cluster).sum()), f"{inside}{cluster}") for cluster in clusters.tolist()]
-    eigenvalues, _ = spectrum(there, min(2 * len(clusters), there.nodes))
+    clustered_part = graph.kept(labels >= 0)
+    eigenvalues, _ = spectrum(clustered_part, min(2 * len(clusters), clustered_part.nodes))
     rows += [Row(f"{weights}eigenvalue", float(value), f"{inside}{place}") for place, value in enumerate(eigenvalues, 1)]
     by_layer = found.by_layer()
     for layer, own in by_layer.items():
