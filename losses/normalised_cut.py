@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from models.wiring import Block, Wiring
 
+SMALLEST = 1e-4  # singular value
+
 
 class LaplacianEigenvalues(torch.autograd.Function):
     """Eigenvalues 2..q+1 of I - D^-1/2 A D^-1/2, ascending, of a graph in blocks of non-negative weights; differentiable in the weights.
@@ -19,19 +21,19 @@ class LaplacianEigenvalues(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, places: Sequence[tuple[slice, slice]], nodes: int, q: int, *weights: Tensor) -> Tensor:
-        adjacency = weights[0].new_zeros(nodes, nodes, dtype=torch.float64)
+    def forward(ctx: Any, places: Sequence[tuple[slice, slice]], side: Tensor | None, nodes: int, q: int, *weights: Tensor) -> Tensor:
+        degrees = weights[0].new_zeros(nodes, dtype=torch.float64)
         for (target, source), own in zip(places, weights):
-            adjacency[target, source] += own.double()
-            adjacency[source, target] += own.double().T
-        degrees = adjacency.sum(1)
-        there = degrees > 0
-        scale = torch.where(there, degrees, 1).rsqrt()
-        normal = scale[:, None] * adjacency * scale
-        # Nodes without edges have the eigenvalue 0 of `normal`: far behind the largest.
-        values, vectors = torch.linalg.eigh(normal)
-        take = slice(-1 - q, -1)
-        found, z = 1 - values[take].flip(0), (vectors[:, take].flip(1) * scale[:, None])
+            degrees[target] += own.double().sum(1)
+            degrees[source] += own.double().sum(0)
+        scale = torch.where(degrees > 0, degrees, torch.inf).rsqrt()
+        normal = scale.new_zeros(nodes, nodes)
+        for (target, source), own in zip(places, weights):
+            block = scale[target, None] * own.double() * scale[source]
+            normal[target, source] += block
+            normal[source, target] += block.T
+        values, vectors = largest(normal, side, q + 1)
+        found, z = 1 - values[1:], vectors[:, 1:] * scale[:, None]
         ctx.places = places
         ctx.save_for_backward(found, z, *weights)
         return found.to(weights[0].dtype)
@@ -48,7 +50,54 @@ class LaplacianEigenvalues(torch.autograd.Function):
             rest = share * (1 - found)
             gradient = (one.square() @ rest)[:, None] + (other.square() @ rest)[None] - 2 * (one * share) @ other.T
             grown.append(gradient.to(own.dtype))
-        return (None, None, None, *grown)
+        return (None, None, None, None, *grown)
+
+
+def largest(normal: Tensor, side: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest eigenvalues (k,) of D^-1/2 A D^-1/2, descending, and their orthonormal eigenvectors (nodes, k).
+
+    Where all edges are between two sides (`side`, (nodes,) bool), by the Gram matrix of the smaller one. Nodes without edges have zeros.
+    """
+    if side is not None:
+        first, second = (torch.nonzero(own).flatten() for own in (side, ~side))
+        few, many = (first, second) if len(first) <= len(second) else (second, first)
+        between = normal[few][:, many]
+        if k <= len(few):
+            squares, own = torch.linalg.eigh(between @ between.T)
+            sigma = squares[-k:].flip(0).clamp(min=0).sqrt()
+            # Of a singular value near 0 the other side's vector cannot be told.
+            if sigma[-1] > SMALLEST:
+                vectors = normal.new_zeros(len(normal), k)
+                vectors[few] = own[:, -k:].flip(1)
+                vectors[many] = between.T @ vectors[few] / sigma
+                return sigma, vectors / 2**0.5
+    there = torch.nonzero(normal.sum(1) > 0).flatten()
+    values, own = torch.linalg.eigh(normal[there][:, there])
+    vectors = normal.new_zeros(len(normal), len(values[-k:]))
+    vectors[there] = own[:, -k:].flip(1)
+    return values[-k:].flip(0), vectors
+
+
+def two_sides(blocks: Sequence[Block], names: Sequence[str]) -> dict[str, bool] | None:
+    """A side for each set of nodes, so that every block is between the two; None where there is no such choice."""
+    side: dict[str, bool] = {}
+    for start in names:
+        todo = [] if start in side else [start]
+        side.setdefault(start, False)
+        while todo:
+            here = todo.pop()
+            for other in neighbours(blocks, here):
+                if other not in side:
+                    side[other] = not side[here]
+                    todo.append(other)
+                elif side[other] == side[here]:
+                    return None
+    return side
+
+
+def neighbours(blocks: Sequence[Block], name: str) -> list[str]:
+    """The sets of nodes that have edges to a set."""
+    return [b.target if name == b.source else b.source for b in blocks if name in (b.source, b.target)]
 
 
 def laplacian_eigenvalues(blocks: Sequence[Block], sizes: dict[str, int], q: int) -> Tensor:
@@ -61,7 +110,11 @@ def laplacian_eigenvalues(blocks: Sequence[Block], sizes: dict[str, int], q: int
     if q + 1 > nodes:
         raise ValueError(f"{q + 1} eigenvalues of {nodes} nodes")
     places = [(offsets[block.target], offsets[block.source]) for block in blocks]
-    return LaplacianEigenvalues.apply(places, nodes, q, *(block.weights_ts for block in blocks))
+    sides = two_sides(blocks, names)
+    side = None
+    if sides is not None:
+        side = torch.cat([torch.full((sizes[name],), sides[name], device=blocks[0].weights_ts.device) for name in names])
+    return LaplacianEigenvalues.apply(places, side, nodes, q, *(block.weights_ts for block in blocks))
 
 
 def cut_penalty(network: nn.Module, wiring: Wiring, keep: Sequence[str], q: int) -> Tensor:

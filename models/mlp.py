@@ -40,7 +40,8 @@ class Grey(nn.Module):
     """The mean over channels: (N, C, H, W) to (N, 1, H, W)."""
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        return x_nchw.mean(1, keepdim=True)
+        # Channels that are one and the same need no mean.
+        return x_nchw[:, :1] if x_nchw.stride(1) == 0 and x_nchw.shape[1] > 1 else x_nchw.mean(1, keepdim=True)
 
 
 def glorot(network: Network) -> Network:

@@ -62,7 +62,9 @@ class Network(nn.Module):
         images_nchw = resize(images_nchw, self.resolution)
         if self.unit is not None:
             mean, std = (images_nchw.new_tensor(own).view(1, -1, 1, 1) for own in self.unit)
-            images_nchw = images_nchw * std + mean
+            # Of grey images the three channels are one.
+            one = images_nchw[:, :1] if images_nchw.stride(1) == 0 else images_nchw
+            images_nchw = (one * std + mean).expand_as(images_nchw)
         return images_nchw
 
     def levels(self, x_nchw: Tensor) -> list[Tensor]:

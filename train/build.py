@@ -10,7 +10,15 @@ import info_dicts
 from train import experiment
 from train.entry import INHERITED, Experiment, Trained
 from train.fields import Evaluation, FieldError, choose, is_folder, number_of
+from train.sparse import ClusterableStart, CutPenalty, Pruning
 
+# The models of fields that have keys of their own.
+PARTS: dict[str, type[BaseModel]] = {
+    "evaluation": Evaluation,
+    "pruning": Pruning,
+    "cut_penalty": CutPenalty,
+    "clusterable_start": ClusterableStart,
+}
 # The typed model of every method, by its name.
 KINDS = {str(name): getattr(experiment, name) for name in info_dicts.METHODS.values() if hasattr(experiment, name)}
 
@@ -99,12 +107,13 @@ def first_problem(cls: type[Experiment], error: ValidationError) -> FieldError:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         last = str(problem["loc"][-1])
-        owner: type[BaseModel] = Evaluation if len(problem["loc"]) > 1 else cls
+        owner: type[BaseModel] = PARTS.get(str(problem["loc"][0]), Evaluation) if len(problem["loc"]) > 1 else cls
         near = difflib.get_close_matches(last, owner.model_fields, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return FieldError(key, f"unknown key for {owner.__name__}; {hint}allowed: {', '.join(owner.model_fields)}")
     if problem["type"] == "missing":
-        return FieldError(key, f"missing; {cls.__name__} needs it")
+        owner = PARTS.get(str(problem["loc"][0]), cls) if len(problem["loc"]) > 1 else cls
+        return FieldError(key, f"missing; {owner.__name__} needs it")
     if not key and ": " in message:
         key, message = message.split(": ", 1)
     elif problem["type"] != "value_error":

@@ -232,6 +232,11 @@ def canonical_value(name: str, value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def plain(number: float) -> str:
+    """A number without exponent: names of runs have no room for a minus."""
+    return f"{number:.12f}".rstrip("0").rstrip(".")
+
+
 class Trained(Experiment):
     """A network that is trained: by default by SGD with momentum and cosine annealing stepped once per epoch; best weights by validation loss."""
 
@@ -293,8 +298,8 @@ class Trained(Experiment):
     def sparse_bits(self) -> list[str]:
         """Pruning, penalties and initialisation in the run's name, where there are any."""
         return [
-            *([f"l1_{self.l1:g}"] if self.l1 else []),
-            *([f"l2_{self.l2:g}"] if self.l2 else []),
+            *([f"l1_{plain(self.l1)}"] if self.l1 else []),
+            *([f"l2_{plain(self.l2)}"] if self.l2 else []),
             *([f"cut{self.cut_penalty.weight:g}"] if self.cut_penalty else []),
             *(["clusterable"] if self.clusterable_start else []),
             *([f"pruned{self.pruning.sparsity:g}"] if self.pruning else []),

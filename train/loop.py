@@ -28,7 +28,7 @@ from train.along import Along
 from train.checkpoint import UNPRUNED, load_checkpoint, save_checkpoint, save_weights
 from train.method import Method, Stage, Step
 from train.optimizers import learning_rate, make_optimizer
-from train.penalties import Penalties, example_of, make_clusterable
+from train.penalties import FirstInput, Penalties, make_clusterable
 from train.pruning import Pruner
 from train.run import Run
 
@@ -106,7 +106,7 @@ class Training:
     """One training from fresh weights, the stage `number`: what changes while it goes on, and so what a checkpoint holds of it."""
 
     penalties: Penalties
-    example: Callable[[], Tensor]  # an input for the network
+    example: FirstInput
 
     def __init__(self, number: int, stage: Stage, network: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device):
         self.number, self.stage, self.device = number, stage, device
@@ -208,8 +208,8 @@ class Loop:
             make_clusterable(network, e.clusterable_start, e.seed, self.method.classes)
         optimizer = make_optimizer(network.parameters(), e)
         training = Training(number, stage, network, optimizer, self.device)
-        training.example = lambda: example_of(network, next(iter(batches.validation())).images_nchw[:1])
-        training.penalties = Penalties(e, network, training.example)
+        training.example = FirstInput(self.method.product(network))
+        training.penalties = Penalties(e, network, self.method.product(network), training.example)
         if self.pruning is not None and number == len(self.stages) - 1:
             training.pruned_from = stage.epochs - self.pruning.epochs
         if resumed is None:
@@ -315,12 +315,13 @@ class Loop:
     def set_rate(self, training: Training, batches: Batches) -> None:
         """Tells the optimizer the learning rate of the epoch or iteration that comes."""
         e = self.experiment
-        done, steps = training.epoch, e.epochs
+        done, epochs = training.epoch, e.epochs
         if self.pruning is not None and training.pruner is not None:
-            done, steps = done - training.pruned_from, self.pruning.epochs
+            done, epochs = done - training.pruned_from, self.pruning.epochs
+        steps = epochs
         if e.anneal == "iteration":
-            done, steps = done * batches.steps() + training.batch, steps * batches.steps()
-        lr = learning_rate(e, done, steps)
+            done, steps = done * batches.steps() + training.batch, epochs * batches.steps()
+        lr = learning_rate(e, done, steps, epochs)
         for group in training.optimizer.param_groups:
             group["lr"] = lr
 

@@ -5,6 +5,7 @@ A further one is an entry here and a line in info_dicts.OPTIMIZERS or info_dicts
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,8 +15,8 @@ from train.entry import Trained
 
 Parameters = Iterable[nn.Parameter]
 Maker = Callable[[Parameters, Trained], torch.optim.Optimizer]
-# The rate after `done` of `total` steps of the schedule, epochs or iterations.
-Schedule = Callable[[Trained, int, int], float]
+# The rate after `done` of `total` steps of the schedule, epochs or iterations, which are so many epochs.
+Schedule = Callable[[Trained, int, int, int], float]
 
 
 def with_momentum(cls: Callable[..., torch.optim.Optimizer]) -> Maker:
@@ -23,33 +24,34 @@ def with_momentum(cls: Callable[..., torch.optim.Optimizer]) -> Maker:
     return lambda parameters, e: cls(parameters, lr=e.lr, momentum=e.momentum, weight_decay=e.weight_decay)
 
 
-def with_moments(cls: Callable[..., torch.optim.Optimizer]) -> Maker:
+def with_moments(cls: Callable[..., torch.optim.Optimizer], **more: Any) -> Maker:
     """Optimizers that keep means of the gradient and of its square; the experiment's momentum is the first one's decay, the second has the usual 0.999."""
-    return lambda parameters, e: cls(parameters, lr=e.lr, betas=(e.momentum, 0.999), weight_decay=e.weight_decay)
+    return lambda parameters, e: cls(parameters, lr=e.lr, betas=(e.momentum, 0.999), weight_decay=e.weight_decay, **more)
 
 
 OPTIMIZERS: dict[str, Maker] = {
     "SGD": with_momentum(torch.optim.SGD),
-    "Adam": with_moments(torch.optim.Adam),
-    "AdamW": with_moments(torch.optim.AdamW),
+    # Fused: four times as fast on a core.
+    "Adam": with_moments(torch.optim.Adam, fused=True),
+    "AdamW": with_moments(torch.optim.AdamW, fused=True),
     "RAdam": with_moments(torch.optim.RAdam),
     "RMSprop": with_momentum(torch.optim.RMSprop),
 }
 
 
-def cosine(e: Trained, done: int, total: int) -> float:
+def cosine(e: Trained, done: int, total: int, epochs: int) -> float:
     """Annealing from lr towards final_lr, of experiments that have one, or 0 (Loshchilov and Hutter, arXiv 1608.03983)."""
     final: float = getattr(e, "final_lr", 0.0)
     return final + (e.lr - final) * 0.5 * (1 + math.cos(math.pi * done / total))
 
 
-def step(e: Trained, done: int, total: int) -> float:
+def step(e: Trained, done: int, total: int, epochs: int) -> float:
     """lr * step_factor ** (finished epochs // step_epochs)."""
     assert e.step_epochs is not None
-    return e.lr * e.step_factor ** (done * e.epochs // (total * e.step_epochs))
+    return e.lr * e.step_factor ** (done * epochs // (total * e.step_epochs))
 
 
-def constant(e: Trained, done: int, total: int) -> float:
+def constant(e: Trained, done: int, total: int, epochs: int) -> float:
     """lr."""
     return e.lr
 
@@ -64,11 +66,11 @@ def make_optimizer(parameters: Parameters, e: Trained) -> torch.optim.Optimizer:
     return OPTIMIZERS[e.optimizer](parameters, e)
 
 
-def learning_rate(e: Trained, done: int, total: int) -> float:
-    """The learning rate of the step that comes after `done` of the `total` steps of an experiment, which are all its epochs, or all its iterations.
+def learning_rate(e: Trained, done: int, total: int, epochs: int | None = None) -> float:
+    """The learning rate of the step that comes after `done` of the `total` steps of a schedule, epochs or iterations, over so many epochs (by default the experiment's).
 
     InputError for a schedule that has no entry here.
     """
     if e.schedule not in SCHEDULES:
         raise InputError(f"{e.schedule} is on the menu, but not in train/optimizers.py")
-    return SCHEDULES[e.schedule](e, done, total)
+    return SCHEDULES[e.schedule](e, done, total, e.epochs if epochs is None else epochs)

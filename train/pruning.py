@@ -55,5 +55,6 @@ def largest(weight: torch.Tensor, share: float) -> torch.Tensor:
     pruned = round(share * weight.numel())
     if pruned == 0:
         return torch.ones_like(weight, dtype=torch.bool)
-    threshold = weight.abs().flatten().kthvalue(pruned).values
-    return weight.abs() > threshold
+    # By their places, so that of weights of one size no more go than are asked.
+    smallest = weight.abs().flatten().topk(pruned, largest=False, sorted=False).indices
+    return torch.ones_like(weight, dtype=torch.bool).flatten().scatter_(0, smallest, False).view_as(weight)
