@@ -33,6 +33,7 @@ SOURCE ?= packages
 RESULTS ?= results
 WITH ?=
 ALL_SHUFFLES := --analyses.clusterability.shuffle=[layer,layer_nonzero,layer_nonzero_distribution,layer_all_distribution] --analyses.clusterability.weights=[final,unpruned]
+LESION ?= configs/mlp_lesion.yaml
 DOUBLE ?= configs/mlp_double_lesion.yaml
 PLOTS = $(VENV)/bin/python -m plots
 
@@ -49,8 +50,9 @@ mlp-clustering: $(VENV)/installed
 mlp-clustering-stability: models
 	$(PLOTS) stability $(MLP) $(WITH) --out $(RESULTS)
 
-mlp-lesion: models
-	$(PLOTS) lesion_table $(MLP) $(WITH) --out $(RESULTS)
+mlp-lesion: $(VENV)/installed
+	bash submit_array.sh $(LESION) --local $(WITH)
+	for figure in lesion_table lesions; do $(PLOTS) $$figure $(LESION) $(WITH) --out $(RESULTS) || exit; done
 
 mlp-double-lesion: $(VENV)/installed
 	bash submit_array.sh $(DOUBLE) --local $(WITH)
@@ -60,7 +62,7 @@ mlp-learning-curve: models
 	$(PLOTS) cut_curves $(MLP) $(WITH) --out $(RESULTS)
 
 mlp-plots: models
-	for figure in cuts cut_accuracy cluster_graph lesions; do $(PLOTS) $$figure $(MLP) $(WITH) --out $(RESULTS) || exit; done
+	for figure in cuts cut_accuracy cluster_graph; do $(PLOTS) $$figure $(MLP) $(WITH) --out $(RESULTS) || exit; done
 
 $(VENV)/installed: requirements.txt | $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt

@@ -51,7 +51,7 @@ def fisher(p_values: Sequence[float], n: int) -> float:
     """Fisher's combination of p-values from n null values each, shifted by half a step to the middle of the ranks; NaN for none."""
     if not len(p_values):
         return float("nan")
-    shifted = np.clip(np.asarray(p_values) - 0, 1e-300, 1)
+    shifted = np.clip(np.asarray(p_values) - 1 / (2 * (n + 1)), 1e-300, 1)
     return float(stats.combine_pvalues(shifted, method="fisher").pvalue)
 
 

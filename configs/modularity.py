@@ -19,9 +19,10 @@ TRAINING: Fields = {
 }
 MLP: Fields = TRAINING | {"model": "MLP-256x4", "pruning": {"epochs": 20}}
 DROPOUT: Fields = {"model": "MLP-256x4-dropout"}
+GREY: Fields = MLP | {"dataset": "CIFAR10", "resolution": 28, "pruning": {"epochs": 40}}
+GREY_DROPOUT: Fields = {"model": "MLP-256x4-dropout0.2", "epochs": 100}
 PENALTY = 5e-5
 CUT: Fields = {"clusterability": {"shuffle": ["layer", "layer_nonzero"], "along": 5}}
-# Of the first networks also the table of lesions.
 LESIONS: Fields = {"lesions": {"clusters": 10}}
 CNN: Fields = TRAINING | {
     "model": "CNN-64x3",
@@ -74,10 +75,9 @@ MODULARITY = {
     "mlp": LayerStudy(
         [
             # The headline table: entries 0 to 19.
-            *(MLP | {"dataset": own} | model | {"analyses": CUT | LESIONS} for own in BOTH for model in (PLAIN, DROPOUT)),
+            *(MLP | {"dataset": own} | model | {"analyses": CUT} for own in BOTH for model in (PLAIN, DROPOUT)),
             *(MLP | {"dataset": own} | more | {"analyses": CUT} for own in BOTH for more in VARIANTS),
-            MLP | {"dataset": "CIFAR10", "resolution": 28, "pruning": {"epochs": 40}, "analyses": CUT},
-            MLP | {"dataset": "CIFAR10", "resolution": 28, "model": "MLP-256x4-dropout0.2", "epochs": 100, "pruning": {"epochs": 40}, "analyses": CUT},
+            *(GREY | model | {"analyses": CUT} for model in (PLAIN, GREY_DROPOUT)),
             MLP | {"dataset": "CIFAR10", "model": "MLP-256x4-colour", "pruning": {"epochs": 40}, "analyses": CUT},
             *(MLP | {"dataset": "Lines"} | model | {"analyses": CUT} for model in (PLAIN, DROPOUT)),
             MLP | {"dataset": ["Circles", "Noise", *PAIRS], "analyses": CUT},
@@ -90,6 +90,15 @@ MODULARITY = {
                 "dataset": "MNIST", "resolution": 7, "model": "MLP-64x3", "epochs": 10, "pruning": {"epochs": 10}, "cut_penalty": {"weight": 0.1},
                 "analyses": {"clusterability": {"clusters": 12}},
             },
+        ],
+        time="TIME",
+        expect="EXPECT",
+    ),
+    "mlp_lesion": LayerStudy(
+        [
+            *(MLP | {"dataset": own, "seed": 0, "analyses": LESIONS} | model for own in (*BOTH, "Lines") for model in (PLAIN, DROPOUT)),
+            *(GREY | {"seed": 0, "analyses": LESIONS} | model for model in (PLAIN, GREY_DROPOUT)),
+            MLP | {"dataset": "Noise", "seed": 0, "analyses": LESIONS},
         ],
         time="TIME",
         expect="EXPECT",

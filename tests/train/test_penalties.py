@@ -10,12 +10,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from data.batches import ToNetwork
-from models.networks import build_module, build_network
+from models.networks import build_network
 from tests.train.runs import COMMON, CPU, equal, facts, make, metrics, train, weights
 from train.analyses import untrained
 from train.build import build
 from train.method import load_network, whole_network
-from train.penalties import Penalties, example_of, make_clusterable
+from train.penalties import FirstInput, Penalties, make_clusterable
 from train.sparse import ClusterableStart
 
 # 49-64-64-64-10.
@@ -40,7 +40,7 @@ def small_mlp(seed=0):
 
 
 def penalties(network, **fields):
-    return Penalties(build(TINY | fields), network, lambda: torch.zeros(1, 6, 1, 1))
+    return Penalties(build(TINY | fields), network, network, lambda: torch.zeros(1, 6, 1, 1))
 
 
 @pytest.mark.usefixtures("small_runs")
@@ -152,14 +152,23 @@ def test_tracing_the_network_for_the_cut_draws_nothing():
     assert equal(weights(cut), weights(plain))
 
 
+@pytest.mark.usefixtures("small_runs")
 @pytest.mark.parametrize("level", [0, 2])
 def test_a_module_can_have_the_cut_penalty_at_any_level(level):
-    module = {"method": "Module", "corruption": "Invert", "level": level, "lr": 0.05, "weight": 0.1, "backbone": {"lr": 0.05}}
-    network = build_module("SmallNet", level)
-    own = Penalties(
-        build(COMMON | module | {"cut_penalty": {"weight": 0.1}}), network, lambda: example_of(network, torch.zeros(1, 3, 28, 28))
-    )
-    assert 0 < own.of(0).item() < 0.2
+    module = {"method": "Module", "corruption": "Invert", "level": level, "lr": 0.05, "weight": 0.1, "backbone": {"lr": 0.05}, "epochs": 1}
+    train(COMMON | {"method": "Identity", "lr": 0.05, "epochs": 1})
+    plain, cut = (train(COMMON | module | more) for more in ({}, {"cut_penalty": {"weight": 5.0}}))
+    assert not equal(weights(cut), weights(plain))
+
+
+def test_the_first_input_is_what_the_first_block_gets():
+    network = build_network("MLP-64x3", 10)
+    network.resolution = 7
+    first = FirstInput(network)
+    images = torch.rand(4, 3, 28, 28)
+    for own in (images, torch.zeros_like(images)):
+        network(own)
+    assert torch.equal(first(), network.prepare(images)[:1])
 
 
 def scales_of(model, start, seed=0, classes=10):
