@@ -112,4 +112,4 @@ def coherence(true_k: NDArray[np.float64], null_rk: NDArray[np.float64], intact_
     Of the changes as they are, since shares of a mean change have no bounds where that is small.
     """
     own = float(np.ptp(true_k - intact_k))
-    return own, against(own, np.ptp(null_rk - intact_k, axis=1), right=False).p
+    return own, against(own, np.ptp(null_rk - intact_k, axis=1), right=True).p
