@@ -16,6 +16,7 @@ from scipy import linalg, stats
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
+from analysis.cluster_images import cluster_images, pixel_correlations, save_sheet
 from analysis.clusterability import clustered, example_of, graph_of, rows_of, to_text
 from analysis.null_tests import against
 from analysis.options import Coactivation
@@ -81,7 +82,7 @@ def activations(seen: Seen, options: Coactivation, layers: list[str], condition:
 def run(seen: Seen, options: Coactivation, folder: Path) -> list[Row]:
     """Rows: the n-cut of clusters by activations against shuffled graphs; `nmi`, what these share with the clusters by weights, against permuted labels; `transfer_ncut`, the
     n-cut of the clusters by weights in the graph of activations, against permuted labels; the mean squared correlation inside and between clusters by weights;
-    of units the class that they go with most (`selectivity`). All units go to units.csv.
+    of units the class that they go with most (`selectivity`). All units go to units.csv; how clusters go with the pixels to clusters-<condition>.png.
     """
     wiring = trace(seen.network, example_of(seen))
     try:
@@ -133,6 +134,9 @@ def run(seen: Seen, options: Coactivation, folder: Path) -> list[Row]:
         classes = seen.pictures.labels(options.split, condition, options.images).cpu().numpy()
         selectivity, preferred = selective(units_nu[:, there], classes, seen.classes)
         rows += group_rows(selectivity, preferred, [name[0] for name in names], labels, cells)
+        images = np.concatenate([batch.cpu().numpy() for batch in seen.pictures.batches(options.split, condition, options.images)])
+        groups = groups_of([name[0] for name in names], labels)
+        save_sheet(cluster_images(pixel_correlations(images, units_nu[:, there]), groups), folder / f"clusters-{condition}.png")
         table += [
             [condition, layer, unit, int(labels[place]), int(found[place]), float(selectivity[place]), int(preferred[place])]
             for place, (layer, unit) in enumerate(names)
@@ -170,11 +174,17 @@ def group_rows(
 ) -> list[Row]:
     """Of each cluster in a layer: its units' mean selectivity, and the share of them that prefer the commonest class."""
     rows = []
-    of_layer = np.array(layers)
-    for layer in dict.fromkeys(layers):
-        for label in np.unique(labels[of_layer == layer]).tolist():
-            own = (of_layer == layer) & (labels == label)
-            name = f"{layer}/{label}"
-            rows.append(Row("selectivity", float(selectivity[own].mean()), name, **cells))
-            rows.append(Row("same_class", float(np.bincount(preferred[own]).max() / own.sum()), name, **cells))
+    for name, own in groups_of(layers, labels).items():
+        rows.append(Row("selectivity", float(selectivity[own].mean()), name, **cells))
+        rows.append(Row("same_class", float(np.bincount(preferred[own]).max() / len(own)), name, **cells))
     return rows
+
+
+def groups_of(layers: list[str], labels: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """The places of the units of each cluster in a layer, by `<layer>/<cluster>`."""
+    of_layer = np.array(layers)
+    return {
+        f"{layer}/{label}": np.flatnonzero((of_layer == layer) & (labels == label))
+        for layer in dict.fromkeys(layers)
+        for label in np.unique(labels[of_layer == layer]).tolist()
+    }
