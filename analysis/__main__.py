@@ -17,6 +17,9 @@ Of the layers of any trained network, also named in an entry under `analyses` (o
     python -m analysis receptive_field CONFIG                      how much of the image the units of a layer see
     python -m analysis cost CONFIG                                 operations and parameters
     python -m analysis metrics CONFIG --metrics=[mcc]              further scores on compositions
+    python -m analysis clusterability CONFIG --shuffles=100        the normalised cut of its weights' clusters against shuffled weights
+    python -m analysis lesions CONFIG --pair_labelings=50          accuracy without clusters of units
+    python -m analysis coactivation CONFIG                         clusters of units by their activations
 
 Results go to analyses/<analysis>/ in the run directories. What is there is not computed again; systems that share pixels are analysed in one pass.
 """

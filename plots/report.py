@@ -43,6 +43,13 @@ CAPTIONS = {
     "saturation_profiles": "Saturation of every layer under every composition.",
     "projection": "Accuracy where every layer keeps only the directions that explain a share delta of its variance.",
     "probe_map": "Probes of single positions of every layer's map.",
+    "cuts": "Normalised cut of networks (lines) and of their shuffled weights (violins).",
+    "cut_accuracy": "Accuracy against the normalised cut, and against its z among shuffles.",
+    "cut_curves": "Normalised cut and accuracy along the training; dashed, where the pruning begins.",
+    "cluster_graph": "Clusters by layer: discs as large as their units, lines as thick as the mean weight.",
+    "lesions": "What the lesion of each cluster changes of the accuracy (diamonds), beside random groups of the same size.",
+    "joint_lesions": "What the lesions of two clusters change together, beyond their sum, and of one where the other is gone.",
+    "dependencies": "Which important clusters depend on which.",
     "invariance": "Invariance of the units before the classifier against accuracy on compositions, with Pearson's r and its 95 % interval.",
 }
 
