@@ -33,7 +33,8 @@ def test_ties_count_against_a_value():
 @pytest.mark.parametrize("right", [False, True])
 def test_of_equal_values_z_is_0_and_p_is_1(right):
     # Their mean, computed, is another number than 0.1.
-    test = against(0.1, [0.1] * 10, right)
+    assert np.mean([0.1] * 3) != 0.1
+    test = against(0.1, [0.1] * 3, right)
     assert (test.z, test.p, test.deviation) == (0, 1, 0)
 
 
@@ -125,6 +126,8 @@ def test_the_ranks_chi_square_by_hand():
     # Ranks 1, 1, 2, 4 of 4: counts 2, 1, 0, 1, expected 1 each.
     assert rank_chi_square([0.25, 0.25, 0.5, 1.0], 3) == pytest.approx(stats.chi2.sf(2, 3))
     assert rank_chi_square([rank / 51 for rank in range(1, 52)], TRIALS) == 1
+    # The largest ranks count, though there are none of them.
+    assert rank_chi_square([0.25, 0.25, 0.5], 3) == pytest.approx(stats.chisquare([2, 1, 0, 0]).pvalue)
     # Two-sided: ranks that are all the largest are no more uniform.
     smallest, largest = (rank_chi_square([p] * 60, TRIALS) for p in (LEAST, 1.0))
     assert smallest == pytest.approx(largest)

@@ -87,9 +87,15 @@ def test_redrawn_weights_are_new_and_distributed_like_the_old_ones(kind):
     shares = [0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98]
     np.testing.assert_allclose(np.quantile(after, shares), np.quantile(before, shares), atol=0.05)
     assert stats.ks_2samp(after, before).pvalue > 1e-3
-    # Drawn with replacement: some old ones have no new one beside them.
-    nearest = np.abs(after[:, None] - before[None]).argmin(1)
-    assert len(np.unique(nearest)) < 0.9 * len(before)
+
+
+@pytest.mark.parametrize("kind", REDRAWN)
+def test_weights_are_redrawn_with_replacement_from_all_places(kind):
+    old = 1.0 + np.random.default_rng(0).permutation(3600).reshape(60, 60)
+    ((before, after),) = pairs(graph_of(old), kind)
+    # So far apart that what is drawn says of which it is: a share of 1 / e is of none.
+    assert len(np.unique(after.round())) / 3600 == pytest.approx(1 - 1 / np.e, abs=0.03)
+    assert (after.round() == before).mean() < 0.01
 
 
 @pytest.mark.parametrize("kind", REDRAWN)

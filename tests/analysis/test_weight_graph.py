@@ -247,6 +247,25 @@ def test_planted_clusters_are_found_as_scikit_learn_finds_them(weighted, skips):
     assert adjusted_rand_score(labels, groups) == 1
 
 
+def test_singular_values_of_0_have_eigenvectors_too():
+    # The matrix between the sides has rank 2: what is divided by other singular values would be noise.
+    weights = np.random.default_rng(0).random((8, 2)) @ np.random.default_rng(1).random((2, 6))
+    graph = graph_of({(0, 1): weights}, (6, 8))
+    values, vectors = spectrum(graph, 6)
+    np.testing.assert_allclose(values, np.linalg.eigvalsh(laplacian(graph))[:6], rtol=0, atol=1e-8)
+    np.testing.assert_allclose(laplacian(graph) @ vectors, vectors * values, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(6), rtol=0, atol=1e-7)
+
+
+def test_nodes_of_any_degree_in_a_component_have_one_row_of_the_embedding():
+    # Without d^-1/2 a node's row would be as long as the root of its degree, and nodes of large degree a cluster.
+    groups = [np.arange(20) % 2, np.arange(30) % 2]
+    degree = np.where(np.arange(20) < 4, 400.0, 1.0)
+    same = (groups[1][:, None] == groups[0]) * degree * np.random.default_rng(0).uniform(0.5, 1, (30, 20))
+    labels = cluster(graph_of({(0, 1): same + 1e-4 * degree}, (20, 30)), 2, 0)
+    assert adjusted_rand_score(labels, np.concatenate(groups)) == 1
+
+
 def test_clusters_are_the_same_for_the_same_seed():
     graph = layered((30, 20, 25))
     np.testing.assert_array_equal(cluster(graph, 5, 3), cluster(graph, 5, 3))
