@@ -24,7 +24,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 # Operators that leave every channel where it is.
 PASSING = (
     "relu", "relu_", "tanh", "sigmoid", "gelu", "silu", "elu", "leaky_relu", "hardtanh", "dropout", "clone", "contiguous", "alias", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d",
-    "_adaptive_avg_pool2d", "mul", "div", "sub", "_to_copy", "detach", "max_pool2d_with_indices", "upsample_bilinear2d", "_upsample_bilinear2d_aa", "pad", "constant_pad_nd", "getitem",
+    "_adaptive_avg_pool2d", "add", "mul", "div", "sub", "_to_copy", "detach", "max_pool2d_with_indices", "upsample_bilinear2d", "_upsample_bilinear2d_aa", "pad", "constant_pad_nd", "getitem",
 )  # fmt: skip
 FLATTENING = ("view", "reshape", "_unsafe_view", "flatten", "squeeze")
 
@@ -130,7 +130,8 @@ def trace(network: nn.Module, example: Tensor) -> Wiring:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = export(network, (example[:1].detach().cpu(),)).run_decompositions({})
-    parameters = program.graph_signature.inputs_to_parameters
+    # A norm without weights has its statistics alone.
+    named = {**program.graph_signature.inputs_to_buffers, **program.graph_signature.inputs_to_parameters}
     parts = dict(network.named_modules())
     routes: dict[Any, tuple[Route, ...]] = {}
     wires: list[Wire] = []
@@ -138,22 +139,27 @@ def trace(network: nn.Module, example: Tensor) -> Wiring:
     made_by: dict[Any, int] = {}  # the layer whose output a node is
     for node in program.graph.nodes:
         if node.name in program.graph_signature.user_inputs:
-            sizes[IMAGE] = node.meta["val"].shape[1]
-            routes[node] = (Route(IMAGE, torch.arange(sizes[IMAGE])),)
+            shape = node.meta["val"].shape
+            # A vector is what a linear layer takes.
+            if len(shape) == 4:
+                sizes[IMAGE] = shape[1]
+            routes[node] = (Route(IMAGE if len(shape) == 4 else INPUT, torch.arange(shape[1])),)
         above = [own for own in node.all_input_nodes if own in routes]
         if node.op != "call_function" or not above:
             continue
-        owners = {parameters[own.name].rpartition(".")[0] for own in node.all_input_nodes if own.name in parameters}
+        owners = {named[own.name].rpartition(".")[0] for own in node.all_input_nodes if own.name in named}
         owner = owners.pop() if len(owners) == 1 else ""
         part = parts.get(owner)
         if isinstance(part, LAYERS):
             if owner in sizes:
                 raise InputError(f"wiring: the layer {owner} is used twice, so it has no place of its own in the graph")
             taken = routes[above[0]]
-            sizes[owner] = node.meta["val"].shape[1]
+            if isinstance(part, nn.Linear) and above[0].meta["val"].ndim != 2:
+                raise InputError(f"wiring: the linear layer {owner} takes {tuple(above[0].meta['val'].shape)}, no vectors")
             for route in taken:
                 if route.source == INPUT:
                     sizes[INPUT] = len(route.channel_c)
+            sizes[owner] = node.meta["val"].shape[1]
             wires.append(Wire(owner, sizes[owner], taken))
             routes[node], made_by[node] = (Route(owner, torch.arange(sizes[owner])),), len(wires) - 1
         elif isinstance(part, NORMS):
@@ -181,7 +187,7 @@ def follow(node: Any, above: Sequence[Any], taken: Sequence[tuple[Route, ...]]) 
     shape = (value[0] if isinstance(value, tuple | list) else value).shape
     before = [own.meta["val"] for own in above]
     shapes = [(own[0] if isinstance(own, tuple | list) else own).shape for own in before]
-    if name in ("add", "add_") and all(own[1] == shape[1] for own in shapes):
+    if len(above) > 1 and name in ("add", "add_", "sub", "mul", "div", "maximum", "minimum") and all(own[1] == shape[1] for own in shapes):
         return tuple(itertools.chain(*taken))
     if name == "cat" and len(node.args) > 1 and node.args[1] in (1, 1 - len(shape)):
         return concatenated([own[1] for own in shapes], taken)
