@@ -23,7 +23,7 @@ from analysis.options import Coactivation
 from analysis.seen import Seen
 from analysis.table import Row
 from analysis.weight_graph import cluster_embedding
-from data.noise import derive
+from data.keys import derive
 from errors import InputError
 from models.wiring import INPUT, trace
 

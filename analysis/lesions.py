@@ -17,7 +17,7 @@ from analysis.null_tests import fisher, rank_chi_square
 from analysis.options import Lesions
 from analysis.seen import Seen
 from analysis.table import Row
-from data.noise import derive
+from data.keys import derive
 from errors import InputError
 from models.wiring import INPUT, trace
 

@@ -17,8 +17,8 @@ from data.corruptions import corrupt, quantize
 from data.cue_batches import first_of_classes
 from data.cues.scene import make_cues
 from data.datasets import DataSet, Split, class_balanced
+from data.keys import evaluation_seed
 from data.mechanisms import Mechanism
-from data.noise import evaluation_seed
 
 CHUNK = 250  # images: what runs through the networks at once
 

@@ -18,7 +18,7 @@ from analysis.saturation import Covariances
 from analysis.seen import Seen, System
 from analysis.table import Row
 from analysis.taps import layers
-from data.noise import derive
+from data.keys import derive
 
 # The rule for the rank that is kept, by that for the dimension that is told.
 RANKS = {"delve": "delve rank", "standard": "standard"}

@@ -22,7 +22,7 @@ from analysis.options import ReceptiveField
 from analysis.seen import Seen
 from analysis.table import Row
 from analysis.taps import layers
-from data.noise import derive
+from data.keys import derive
 from errors import InputError
 from models.networks import resize
 

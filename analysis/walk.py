@@ -12,7 +12,7 @@ from data.class_names import class_names
 from data.compositions import Composition
 from data.corruptions import quantize, stream
 from data.datasets import Split
-from data.noise import evaluation_seed
+from data.keys import evaluation_seed
 from models.networks import Activations
 
 CHUNK = 250  # images: what runs through the networks at once

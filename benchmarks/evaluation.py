@@ -21,7 +21,7 @@ from data import datasets
 from data.batches import ToNetwork
 from data.compositions import ELEMENTALS, compositions
 from data.corruptions import quantize, stream
-from data.noise import evaluation_seed
+from data.keys import evaluation_seed
 from models.networks import build_autoencoder, build_module, build_network
 from train.evaluation import CHUNK, evaluate
 from train.fields import Evaluation

@@ -126,7 +126,7 @@ def _prefixes(data: DataSet, split: str, rows: np.ndarray, composition: str) -> 
 
     from data.compositions import parse
     from data.corruptions import corrupt, to_uint8
-    from data.noise import evaluation_seed
+    from data.keys import evaluation_seed
 
     names = parse(composition)
     images = torch.from_numpy(data.split(split).images[rows])

@@ -15,7 +15,7 @@ from torch import Tensor
 from data.corruptions import corrupt, quantize
 from data.datasets import DataSet, Split
 from data.facts import dataset_choice
-from data.noise import derive, evaluation_seed
+from data.keys import derive, evaluation_seed
 
 # Corrupted validation images are kept between epochs up to this size; beyond it they are made again, the same, every epoch.
 CACHE_BYTES = 2**30

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data.noise import derive
+from data.keys import derive
 
 SIDE, CLASSES = 28, 10
 Images = NDArray[np.uint8]

@@ -15,8 +15,8 @@ from data.augmentations import crop_flip_rotate, mixup
 from data.batches import Batch, ToNetwork, crop_flip, spread
 from data.cues.scene import Scene, join, make_cues
 from data.datasets import DataSet
+from data.keys import derive
 from data.mechanisms import Mechanism
-from data.noise import derive
 
 # Values of images that go through a network at once where nothing is trained: what a core's cache is for; a GPU has more.
 CHUNK_VALUES = {"cpu": 400_000, "cuda": 6_400_000}

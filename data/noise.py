@@ -6,26 +6,12 @@ lowbias32 (Wellons, "Prospecting for Hash Functions", 2018) for the positions.
 """
 
 import functools
-import hashlib
-import json
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-
-def derive(*parts: object) -> int:
-    """A seed in 0 .. 2**63 - 1 from JSON values (strings, whole numbers, lists of them): the first 63 bits of the SHA-256 of their canonical JSON.
-
-    Stable for ever. Raises TypeError or ValueError for what JSON cannot hold.
-    """
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return int.from_bytes(hashlib.sha256(text.encode("ascii")).digest()[:8], "big") >> 1
-
-
-def evaluation_seed(dataset: str, split: str) -> int:
-    """The fixed noise seed of a data set's split: all systems, seeds and epochs are evaluated on the same pixels."""
-    return derive("evaluation", dataset, split)
+from data.keys import derive
 
 
 class Noise:

@@ -14,7 +14,7 @@ from analysis.seen import Seen
 from analysis.table import OPTIONS, TABLE, to_csv
 from data import datasets
 from data.compositions import IDENTITY, compositions
-from data.noise import derive
+from data.keys import derive
 from errors import RunError
 from models.networks import Network
 from train import interrupt

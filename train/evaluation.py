@@ -21,7 +21,7 @@ from data import datasets
 from data.batches import ToNetwork, on_device, spread
 from data.compositions import compositions
 from data.corruptions import quantize, stream
-from data.noise import evaluation_seed
+from data.keys import evaluation_seed
 from errors import InputError
 from train import interrupt
 from train.entry import Experiment

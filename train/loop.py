@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from data.batches import Batch, Batches
-from data.noise import derive
+from data.keys import derive
 from errors import Diverged, InputError
 from losses.metrics import Tally
 from models.networks import count_parameters

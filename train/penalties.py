@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from data.noise import derive
+from data.keys import derive
 from losses.normalised_cut import cut_penalty
 from models.networks import Network
 from models.wiring import Wiring, graph_sets, trace

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from data.compositions import ELEMENTALS
-from data.noise import derive
+from data.keys import derive
 from train.router import load_router
 
 Routes = list[tuple[Tensor | None, tuple[str, ...]]]

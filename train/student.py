@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from data.batches import Batch
 from data.cue_batches import CueBatch
 from data.datasets import DataSet
-from data.noise import derive
+from data.keys import derive
 from losses.distillation import distillation_loss
 from models.networks import Network
 from train.counterfactual import answers

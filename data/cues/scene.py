@@ -15,8 +15,8 @@ from torch import Tensor
 
 from data import cues
 from data.datasets import DataSet
+from data.keys import derive
 from data.mechanisms import Mechanism
-from data.noise import derive
 
 # The seed of evaluation: all networks and epochs are tested on the same pixels.
 EVALUATION = "evaluation"

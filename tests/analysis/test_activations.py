@@ -13,7 +13,7 @@ from data import datasets
 from data.batches import ToNetwork
 from data.compositions import compositions, parse
 from data.corruptions import corrupt
-from data.noise import evaluation_seed
+from data.keys import evaluation_seed
 from errors import InputError, RunError
 from tests.analysis.systems import ROUTER, entry, system_of
 from tests.train.runs import CPU

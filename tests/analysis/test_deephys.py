@@ -17,7 +17,7 @@ from data.batches import ToNetwork
 from data.class_names import class_names
 from data.compositions import ELEMENTALS, singles
 from data.corruptions import corrupt
-from data.noise import evaluation_seed
+from data.keys import evaluation_seed
 from errors import InputError, RunError
 from models.networks import Activations, build_module, build_network
 from tests.analysis.systems import LEVELS, entry, system_of

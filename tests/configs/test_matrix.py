@@ -64,7 +64,7 @@ def test_equal_experiments_stand_once_and_errors_name_the_entry():
 
 def test_the_command_writes_a_list_that_is_read_as_the_same_experiments(tmp_path, capsys):
     matrix, out = tmp_path / "matrix.yaml", tmp_path / "flat.yaml"
-    entry = {"dataset": 0, "method": ["Identity", "CrossEntropy"], "lr": [0.1, 0.2], "analyses": {"probes": {"pooling": [[1], [4, 1]]}}}
+    entry = {"dataset": 0, "method": ["Identity", "CrossEntropy"], "lr": [0.1, 0.2], "analyses": {"probes": {"pooling": [4, 1]}}}
     matrix.write_text(yaml.safe_dump([entry], sort_keys=False))
     assert main(["matrix", str(matrix), "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}\n"
@@ -79,8 +79,9 @@ def test_the_command_writes_a_list_that_is_read_as_the_same_experiments(tmp_path
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["matrix"], "--out must name a file of your own"),
-        (["matrix", "--out", "OUT"], "a file goes with `matrix`"),
+        (["matrix"], "matrix: names no file; write: python -m configs matrix MATRIX.yaml --out FILE.yaml"),
+        (["matrix", "--out", "OUT"], "matrix: names no file"),
+        (["matrix", "MATRIX"], "--out is missing; write: python -m configs matrix "),
         (["demo", "MATRIX", "--out", "OUT"], "a file goes with `matrix`"),
         (["matrix", "MATRIX", "--out", "MATRIX"], "is the matrix itself"),
         (["matrix", "MATRIX", "--lr=1", "--out", "OUT"], "what varies stands in"),
@@ -95,6 +96,14 @@ def test_what_is_wrong_with_a_command_is_one_line(tmp_path, capsys, arguments, s
     assert said in captured.err
     assert captured.err.count("\n") == 1
     assert not (tmp_path / "out.yaml").exists()
+
+
+def test_entries_that_differ_in_what_is_looked_at_alone_are_refused():
+    entry = {"dataset": 0, "method": "Identity", "lr": 0.1, "analyses": {"probes": {"pooling": [[1], [4, 1]]}}}
+    with pytest.raises(InputError, match=r"m\.yaml: entry 0: analyses: differ between two entries of one experiment"):
+        flatten("m.yaml", [entry])
+    # The same twice is the same.
+    assert [len(entries) for _, entries in flatten("m.yaml", [{**entry, "analyses": {"probes": {"pooling": 4}}}] * 2)] == [1]
 
 
 @pytest.mark.parametrize("name", REPRESENTATION)

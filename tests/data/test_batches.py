@@ -11,7 +11,7 @@ from data import batches
 from data.batches import Batches, ToNetwork, crop_flip, spread
 from data.corruptions import corrupt
 from data.datasets import DataSet, Split
-from data.noise import evaluation_seed
+from data.keys import evaluation_seed
 
 CPU = torch.device("cpu")
 ALL = ("Contrast", "GaussianBlur", "ImpulseNoise", "Invert", "Rotate90", "Swirl", "Identity")

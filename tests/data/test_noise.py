@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from data.noise import Noise, derive, evaluation_seed
+from data.keys import derive, evaluation_seed
+from data.noise import Noise
 
 # Every test below is of fixed draws; ALPHA is the chance that it would refuse a good generator.
 ALPHA = 1e-6
@@ -57,7 +58,7 @@ def test_derive_tells_different_parts_apart(first, second):
 
 
 def test_derive_does_not_depend_on_the_process():
-    code = "from data.noise import derive; print(derive('x', 3, ['y']))"
+    code = "from data.keys import derive; print(derive('x', 3, ['y']))"
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert int(output) == derive("x", 3, ["y"])
 

@@ -142,7 +142,7 @@ def test_what_is_analysed_does_not_change_what_is_trained(asked):
         ({"saturation": {"rule": "textbook"}}, "saturation.rule: "),
         ({"saturation": {"conv": "sum"}}, "saturation.conv: "),
         ({"saturation": {"compositions": "XX"}}, "saturation.compositions: "),
-        ({"saturation": 3}, "saturation.must be a mapping of options"),
+        ({"saturation": 3}, "saturation: must be a mapping of options"),
         ({"probes": {"C": 0}}, "probes.C: "),
         ({"probes": {"pooling": "half"}}, "probes.pooling: "),
         ({"probes": {"split": "train"}}, "probes.split: "),

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from data import datasets
 from data.compositions import abbreviate, compositions
 from data.corruptions import corrupt
-from data.noise import evaluation_seed
+from data.keys import evaluation_seed
 from models.networks import build_module, build_network
 from train import entry, evaluation
 from train.build import build

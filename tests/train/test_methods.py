@@ -13,7 +13,7 @@ import info_dicts
 from data import datasets
 from data.batches import ToNetwork
 from data.corruptions import corrupt
-from data.noise import evaluation_seed
+from data.keys import evaluation_seed
 from errors import InputError
 from models.networks import build_module, build_network, count_parameters
 from tests.train.runs import COMMON, CPU, equal, facts, make, metrics, pretend, random_batch, train, weights

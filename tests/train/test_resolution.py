@@ -149,7 +149,7 @@ MODULE = COMMON | {"method": "Module", "corruption": "Invert", "level": 1, "weig
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        (IDENTITY | {"resolution": 7}, r"resolution: input should be greater than or equal to 8, got 7"),
+        (IDENTITY | {"resolution": 3}, r"resolution: input should be greater than or equal to 4, got 3"),
         (IDENTITY | {"resolution": 32.0}, r"resolution: must be a whole number, got 32\.0"),
         (IDENTITY | {"resolution": 4000}, r"model: LeNet5 takes no images of 4000 px \(resolution of FashionMNIST-mini\); allowed: "),
         (IDENTITY | {"model": "SmallNet", "resolution": 64}, r"model: SmallNet takes no images of 64 px"),
