@@ -120,7 +120,7 @@ def scale_of(norm: Any) -> Tensor:
 
 
 def trace(network: nn.Module, example: Tensor) -> Wiring:
-    """The wiring of a network, or of a part of one, for inputs like `example`, whose content does not matter; the network stays as it is.
+    """The wiring of a network, or of a part of one, for inputs like `example`, whose content and strides do not matter; the network stays as it is.
 
     InputError for an operator that moves channels in a way that is not known.
     """
@@ -129,7 +129,7 @@ def trace(network: nn.Module, example: Tensor) -> Wiring:
         network.resolution = network.unit = None
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        program = export(network, (example[:1].detach().cpu(),)).run_decompositions({})
+        program = export(network, (example[:1].detach().cpu().contiguous(),)).run_decompositions({})
     # A norm without weights has its statistics alone.
     named = {**program.graph_signature.inputs_to_buffers, **program.graph_signature.inputs_to_parameters}
     parts = dict(network.named_modules())

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 import info_dicts
 from models.networks import build_network, count_parameters
+from models.wiring import trace
 
 MLPS = {
     "MLP-256x4": [784, 256, 256, 256, 256, 10],
@@ -191,3 +192,11 @@ def test_the_menu_says_which_images_they_take(name):
     side = side_of(name) + 4
     with pytest.raises(RuntimeError):
         network(torch.rand(2, 3, side, side))
+
+
+def test_grey_images_whose_channels_share_memory_are_traced_like_others():
+    network, image = build_network("MLP-256x4", 10), torch.rand(2, 1, 28, 28)
+    assert torch.equal(network(image.expand(-1, 3, -1, -1)), network(image.expand(-1, 3, -1, -1).contiguous()))
+    found = [trace(network, own) for own in (image.expand(-1, 3, -1, -1), torch.rand(2, 3, 28, 28))]
+    assert found[0].sizes == found[1].sizes
+    assert list(found[0].sizes.values())[1:] == [784, 256, 256, 256, 256, 10]
