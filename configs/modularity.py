@@ -1,6 +1,6 @@
 """The committed lists of studies of clusterability (Filan et al., arXiv 2003.04881, 2103.03386), as matrices."""
 
-from configs.representation import CLEAN, LayerStudy, command
+from configs.representation import CLEAN, NOT_RUN, LayerStudy, command
 from configs.studies import Fields
 
 # As published: Adam, no weight decay, pixels in 0..1, the last weights; then 90 % of the weights are pruned in as many epochs.
@@ -69,8 +69,8 @@ MODULARITY = {
                 "backbone": {"lr": 0.05}, "module": {"level": 3, "lr": 0.05, "weight": 0.1}, "analyses": {"clusterability": {"shuffles": 60}},
             },
         ],
-        time="TIME",
-        expect=f"EXPECT {command('cuts', 'lesions', 'joint_lesions', 'dependencies')}",
+        time="DEMOTIME on 2 cores, no GPU: two pruned MLPs and a modular system on FashionMNIST-mini.",
+        expect=f"Expect EXPECTATION. {command('cuts', 'lesions', 'joint_lesions', 'dependencies')}",
     ),
     "mlp": LayerStudy(
         [
@@ -91,8 +91,8 @@ MODULARITY = {
                 "analyses": {"clusterability": {"clusters": 12}},
             },
         ],
-        time="TIME",
-        expect="EXPECT",
+        time="3 to 4 minutes an entry of 20 + 20 epochs on one of 2 cores, no GPU, and 1 minute for its 640 shuffles: the first 20 took 55 minutes.",
+        expect=f"Expect n-cuts below those of shuffled layers: MNIST 2.01 (2.04), with dropout 1.83 (2.04), FashionMNIST 1.88 (1.99), with dropout 1.72 (2.01). {command('stability', 'cuts', 'cut_accuracy', 'cut_curves')}",
     ),
     "mlp_lesion": LayerStudy(
         [
@@ -100,16 +100,16 @@ MODULARITY = {
             *(GREY | {"seed": 0, "analyses": LESIONS} | model for model in (PLAIN, GREY_DROPOUT)),
             MLP | {"dataset": "Noise", "seed": 0, "analyses": LESIONS},
         ],
-        time="TIME",
-        expect="EXPECT",
+        time="3 to 4 minutes an entry on one of 2 cores, no GPU, where configs/mlp.yaml has not trained it, and about 2 minutes for its lesions (not measured).",
+        expect=f"Expect about 10 of 24 clusters of layers to be important (published: MNIST 10, with dropout 7). {command('lesion_table', 'lesions')} {NOT_RUN}",
     ),
     "mlp_double_lesion": LayerStudy(
         [
             MLP | {"dataset": own, "seed": 0} | model | {"analyses": {"lesions": {"clusters": 10, "labelings": 50, "pair_labelings": 50}}}
             for own in BOTH for model in (PLAIN, DROPOUT)
         ],
-        time="TIME",
-        expect="EXPECT",
+        time="3 to 4 minutes an entry on one of 2 cores, no GPU, where configs/mlp.yaml has not trained it; the pairs, about 20 minutes each, are not measured.",
+        expect=f"Expect most important pairs to depend in one direction (published: type III). {command('double_lesion_table', 'joint_lesions', 'dependencies')} {NOT_RUN}",
     ),
     "cnn": LayerStudy(
         [
@@ -121,7 +121,7 @@ MODULARITY = {
                 "analyses": {"clusterability": {"clusters": 12, "shuffles": 50}},
             },
         ],
-        time="TIME",
-        expect="EXPECT",
+        time="20 epochs an entry (VGG16: 250), for a GPU each; not measured.",
+        expect=f"Expect unpruned networks near their shuffles (published: 10.69 and 10.67 at k = 12), L2 and a clusterable start below them. {command('stability', 'cuts')} {NOT_RUN}",
     ),
 }  # fmt: skip

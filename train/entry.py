@@ -82,7 +82,8 @@ class Experiment(BaseModel):
     @model_validator(mode="after")
     def _possible(self) -> "Experiment":
         dataset, model = self.choice("dataset"), self.choice("model")
-        if self.pixels not in model.sizes:
+        # What is made for one size is made for squares.
+        if self.pixels not in model.sizes or (isinstance(model.sizes, tuple) and dataset.shape[-1] != dataset.shape[-2]):
             fitting = ", ".join(m for m in info_dicts.MODELS.values() if self.pixels in m.sizes)
             made = f"{dataset}" if self.pixels == dataset.shape[-1] else f"resolution of {dataset}"
             raise ValueError(f"model: {model} takes no images of {self.pixels} px ({made}); allowed: {fitting}")

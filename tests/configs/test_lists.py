@@ -17,6 +17,7 @@ from configs.distillation import RECIPES as CUE_RECIPES
 from configs.lists import LISTS
 from configs.recipes import PUBLISHED, RECIPES
 from data import datasets
+from data.composed import COMPOSED
 from data.compositions import ELEMENTALS
 from models.networks import build_autoencoder, build_module, build_network
 from tests.train.runs import CPU, pretend
@@ -144,7 +145,7 @@ def test_a_grid_of_choices(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["modules"], r"--out must name a file of your own"),
+        (["modules"], r"--out is missing; write: python -m configs modules --out FILE"),
         (["modules", "--out", str(FOLDER / "demo.yaml")], r"--out must name a file of your own"),
         (["crossentropy", "--out", "x.yaml", "--module.lr=1"], r"--module\.lr: module is no part of this list; its parts: crossentropy"),
         (["--seed=1"], r"name the list to vary: python -m configs NAME --seed=1; allowed: demo, "),
@@ -180,7 +181,8 @@ def test_a_level_that_is_chosen_is_not_searched(tmp_path):
 
 
 def test_every_data_set_on_the_menu_has_a_recipe():
-    assert {*RECIPES, *CUE_RECIPES} == set(map(str, info_dicts.DATASETS.values()))
+    # Those that are composed stand in lists of their own.
+    assert {*RECIPES, *CUE_RECIPES, *COMPOSED} == set(map(str, info_dicts.DATASETS.values()))
 
 
 # Steps.

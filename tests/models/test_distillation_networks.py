@@ -17,7 +17,12 @@ from models.lenet import SIDE, AtLeast
 from models.networks import Network, as_tested, build_autoencoder, build_module, build_network, count_parameters
 from tests.models import representatives
 
-ALL = [model for model in info_dicts.MODELS.values() if not model.facts.get("parts", True)]
+# Those that are made for images of one size have tests of their own.
+ALL = [
+    model
+    for model in info_dicts.MODELS.values()
+    if not model.facts.get("parts", True) and (isinstance(model.sizes, range) or model.sizes == (1,))
+]
 MODELS = [model for model in representatives.MODELS if model in ALL]
 FOR_VECTORS = [model for model in MODELS if model.sizes == (1,)]
 SHAPES = sorted({(28, 28), (32, 32), (64, 32), (64, 64)} | {dataset.shape[1:] for dataset in info_dicts.DATASETS.values()})

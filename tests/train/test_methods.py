@@ -287,7 +287,7 @@ def test_the_weights_kept_have_the_lowest_validation_loss(precision):
 
 def test_the_weights_kept_need_not_be_the_last(monkeypatch):
     # Down for two epochs, then up the gradient, so that the best epoch is known.
-    monkeypatch.setattr("train.loop.learning_rate", lambda e, done, total: 0.05 if done < 2 else -0.01)
+    monkeypatch.setattr("train.loop.learning_rate", lambda e, done, total, epochs: 0.05 if done < 2 else -0.01)
     experiment = train(COMMON | {"method": "Identity", "lr": 0.05, "epochs": 4})
     losses = [row["valid_loss"] for row in metrics(experiment)]
     assert facts(experiment)["best_epoch"] == losses.index(min(losses)) + 1 == 2
