@@ -12,7 +12,7 @@ from analysis.logistic import fit
 from analysis.options import Latents, Probes
 from analysis.pooling import pool, pooled_size
 from analysis.probes import extract, groups, points, run
-from analysis.table import TABLE, read_table
+from analysis.table import OPTIONS, TABLE, read_table
 from analysis.taps import tapped
 from errors import InputError, Interrupted
 from tests.analysis.looked_at import inputs, seen, small_convolutions
@@ -188,7 +188,7 @@ def test_a_run_that_was_told_to_stop_goes_on_where_it_was(finished, monkeypatch)
     assert list(folder.with_name(f"{folder.name}.parts").rglob("trained-*.json"))
     rows = analysed(finished, options)
     assert not folder.with_name(f"{folder.name}.parts").exists()
-    assert [path.name for path in folder.iterdir()] == [TABLE]
+    assert {path.name for path in folder.iterdir()} == {OPTIONS, TABLE}
     assert cells(rows).keys() == cells(run(see(finished, options), options, folder.parent / "other")).keys()
 
 
