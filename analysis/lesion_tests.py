@@ -19,7 +19,6 @@ LOSS = -0.01  # of accuracy, from which on a lesion matters
 
 # Whether X matters though Y is gone, and Y though X is gone -> the type of their dependency, X in an earlier layer.
 DEPENDENCIES = {(False, False): 1, (True, False): 2, (False, True): 3, (True, True): 4}
-TIED, TO_LATER, TO_EARLIER, APART = 1, 2, 3, 4
 
 
 def kind_of(difference: float, p: float, trials: int, proportion: float = 0.0, units: int | None = None) -> int:

@@ -198,7 +198,7 @@ class Study:
         groups, trials = self.groups, self.options.pair_labelings
         random = self.random_labels("joint", trials)
         pairs = list(combinations_with_replacement(range(len(groups)), 2))
-        lesions = [union(groups[a], groups[b].units, groups[b].layer) for a, b in pairs]
+        lesions = [merged({groups[a].layer: groups[a].units}, {groups[b].layer: groups[b].units}) for a, b in pairs]
         for a, b in pairs:
             for chance in random:
                 first, second = (np.flatnonzero(chance[group.layer] == group.label) for group in (groups[a], groups[b]))
@@ -258,8 +258,3 @@ def merged(one: Lesion, other: Lesion) -> Lesion:
     for layer, units in other.items():
         found[layer] = np.union1d(found[layer], units) if layer in found else units
     return found
-
-
-def union(group: Group, units: NDArray[np.int64], layer: str) -> Lesion:
-    """A group's units and those of another layer, or its own."""
-    return merged({group.layer: group.units}, {layer: units})

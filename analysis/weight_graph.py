@@ -21,7 +21,6 @@ from errors import InputError
 
 Floats = NDArray[np.float64]
 TINY = 1e-8  # singular values below it have no direction that can be trusted
-ISOLATED = -1
 DENSE = 400  # nodes up to which the whole matrix is quicker
 
 

@@ -38,18 +38,10 @@ PAIRS = [f"{kind}-{base}" for kind in ("Halves", "HalvesSame") for base in BOTH]
 STACKED = [f"{kind}-{base}" for kind in ("Stacked", "StackedSame") for base in BOTH]
 MIXED = ["Lines+MNIST", "MNIST+FashionMNIST", "Lines+MNIST-separated", "MNIST+FashionMNIST-separated"]
 
-DEMO: Fields = {
+DEMO: Fields = TRAINING | {
     "dataset": "FashionMNIST-mini",
-    "method": "Identity",
     "seed": 1,
     "epochs": 10,
-    "batch_size": 128,
-    "optimizer": "Adam",
-    "schedule": "constant",
-    "lr": 0.001,
-    "weight_decay": 0.0,
-    "inputs": "unit",
-    "keep": "last",
     "pruning": {"epochs": 10},
     "evaluation": {"compositions": "elementals", "images": 1000},
 }

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
-from analysis.lesion_tests import DEPENDENCIES, IMPORTANT, KINDS
+from analysis.lesion_tests import IMPORTANT, KINDS
 from plots.cut_values import short_layer
 from plots.layered import Layered, layered
 from plots.results import Results
@@ -172,7 +172,7 @@ def draw_graph(
             # Shifted by column, so that edges do not lie on each other.
             places[group] = (column, (number + 1) / (len(own) + 1) + 0.04 * (column % 2))
     for name, kind in edges.items():
-        if int(kind) not in EDGES or len(DEPENDENCIES) < int(kind):
+        if int(kind) not in EDGES:
             continue
         one, _, other = name.partition(">")
         _, colour, style = EDGES[int(kind)]
