@@ -18,9 +18,10 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from sklearn.cluster import KMeans
 
 from errors import InputError
+from models.sides import two_sides
 
 Floats = NDArray[np.float64]
-TINY = 1e-8  # singular values below it have no direction that can be trusted
+SMALLEST = 1e-4  # singular values below it have no direction that can be trusted
 DENSE = 400  # nodes up to which the whole matrix is quicker
 
 
@@ -121,22 +122,8 @@ class WeightGraph:
 
     def sides(self) -> NDArray[np.int64] | None:
         """The side (sets,), 0 or 1, of every set, so that all edges are between sides; None where there is no such choice."""
-        side = np.full(len(self.sizes), -1)
-        for start in range(len(self.sizes)):
-            todo = [start] if side[start] < 0 else []
-            if todo:
-                side[start] = 0
-            while todo:
-                here = todo.pop()
-                for own in self.edges:
-                    if here in (own.source, own.target):
-                        other = own.target if here == own.source else own.source
-                        if side[other] == side[here]:
-                            return None
-                        if side[other] < 0:
-                            side[other] = 1 - side[here]
-                            todo.append(other)
-        return side
+        found = two_sides([(own.source, own.target) for own in self.edges], range(len(self.sizes)))
+        return None if found is None else np.array([int(found[number]) for number in range(len(self.sizes))])
 
     def halves(self, side: NDArray[np.int64]) -> tuple[Floats, NDArray[np.bool_]]:
         """The normalised weights D^-1/2 B D^-1/2 between the sides, and which nodes are on side 1; the matrix is (of side 0, of side 1)."""
@@ -197,7 +184,7 @@ def bipartite_spectrum(matrix: Floats, second: NDArray[np.bool_], k: int) -> tup
     size = len(narrow)
     squares, own = linalg.eigh(narrow @ narrow.T, subset_by_index=(size - k, size - 1), overwrite_a=True, check_finite=False)
     sigma = np.sqrt(np.clip(squares[::-1], 0, None))
-    if sigma[-1] < TINY**0.5:
+    if sigma[-1] < SMALLEST:
         return None
     own = own[:, ::-1]
     other = narrow.T @ own / sigma

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.sides import two_sides
 from models.wiring import Block, Wiring
 
 SMALLEST = 1e-4  # singular value
@@ -78,28 +79,6 @@ def largest(normal: Tensor, side: Tensor | None, k: int) -> tuple[Tensor, Tensor
     return values[-k:].flip(0), vectors
 
 
-def two_sides(blocks: Sequence[Block], names: Sequence[str]) -> dict[str, bool] | None:
-    """A side for each set of nodes, so that every block is between the two; None where there is no such choice."""
-    side: dict[str, bool] = {}
-    for start in names:
-        todo = [] if start in side else [start]
-        side.setdefault(start, False)
-        while todo:
-            here = todo.pop()
-            for other in neighbours(blocks, here):
-                if other not in side:
-                    side[other] = not side[here]
-                    todo.append(other)
-                elif side[other] == side[here]:
-                    return None
-    return side
-
-
-def neighbours(blocks: Sequence[Block], name: str) -> list[str]:
-    """The sets of nodes that have edges to a set."""
-    return [b.target if name == b.source else b.source for b in blocks if name in (b.source, b.target)]
-
-
 def laplacian_eigenvalues(blocks: Sequence[Block], sizes: dict[str, int], q: int) -> Tensor:
     """Eigenvalues 2..q+1 (q,) of the normalised Laplacian of the graph of these blocks; ValueError where it has not so many nodes."""
     names = [name for name in sizes if any(name in (block.source, block.target) for block in blocks)]
@@ -110,7 +89,7 @@ def laplacian_eigenvalues(blocks: Sequence[Block], sizes: dict[str, int], q: int
     if q + 1 > nodes:
         raise ValueError(f"{q + 1} eigenvalues of {nodes} nodes")
     places = [(offsets[block.target], offsets[block.source]) for block in blocks]
-    sides = two_sides(blocks, names)
+    sides = two_sides([(block.source, block.target) for block in blocks], names)
     side = None
     if sides is not None:
         side = torch.cat([torch.full((sizes[name],), sides[name], device=blocks[0].weights_ts.device) for name in names])
