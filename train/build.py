@@ -114,6 +114,8 @@ def first_problem(cls: type[Experiment], error: ValidationError) -> FieldError:
     if problem["type"] == "missing":
         owner = PARTS.get(str(problem["loc"][0]), cls) if len(problem["loc"]) > 1 else cls
         return FieldError(key, f"missing; {owner.__name__} needs it")
+    if problem["type"] == "model_type" and key in PARTS:
+        return FieldError(key, f"must be a mapping, got {problem['input']!r}; its keys: {', '.join(PARTS[key].model_fields)}")
     if not key and ": " in message:
         key, message = message.split(": ", 1)
     elif problem["type"] != "value_error":

@@ -242,3 +242,9 @@ def test_a_system_without_a_training_takes_none_of_the_fields():
     for key, value in CHANGES.items():
         with pytest.raises(FieldError, match=rf"^{key}: unknown key for ModularSystem"):
             build(SYSTEM | value)
+
+
+@pytest.mark.parametrize("key", ["pruning", "cut_penalty", "clusterable_start", "evaluation"])
+def test_a_number_in_the_place_of_keys_is_told_which_keys_there_are(key):
+    with pytest.raises(FieldError, match=rf"{key}: must be a mapping, got 20; its keys: \w+, "):
+        build({"dataset": 1, "method": "Identity", "model": "MLP-256x4", "lr": 0.1, key: 20})
