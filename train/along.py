@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from analysis.clusterability import CutAlong
 from analysis.options import Clusterability, Saturation
 from analysis.saturation import Covariances, measures, save_npz
 from errors import RunError
@@ -27,8 +26,13 @@ class Along:
         options = experiment.analyses.get("saturation")
         self.options = options if isinstance(options, Saturation) and options.along else None
         self.folder: Path = experiment.directory / "analyses" / "saturation" / "along"
+        self.cut = None
         cut = experiment.analyses.get("clusterability")
-        self.cut = CutAlong(cut) if isinstance(cut, Clusterability) and cut.along else None
+        if isinstance(cut, Clusterability) and cut.along:
+            # Not with every training: its libraries take 2 s.
+            from analysis.clusterability import CutAlong
+
+            self.cut = CutAlong(cut)
         self.begin_epoch()
 
     def begin_epoch(self) -> None:

@@ -1,17 +1,18 @@
 """Analyses of the layers of a finished run: the network, its images, and a folder in the run directory where the results appear."""
 
+import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from analysis.layered import LAYERED
 from analysis.options import OnImages, Options
 from analysis.pictures import Corrupted, Cued, Pictures
 from analysis.seen import Seen
-from analysis.table import OPTIONS, TABLE, to_csv
+from analysis.table import OPTIONS, TABLE, Row, to_csv
 from data import datasets
 from data.compositions import IDENTITY, compositions
 from data.keys import derive
@@ -40,6 +41,15 @@ def run_analyses(experiment: Experiment, wanted: Mapping[str, Options], quiet: b
             run_analysis(experiment, name, options, quiet)
 
 
+def of_layers(name: str) -> Callable[[Seen, Any, Path], list[Row]]:
+    """The analysis of a menu name, `run` in `analysis/<name>.py`: of what is seen, its options and a folder of its own that may hold what a killed one had finished, the rows of the table.
+
+    It is imported when it is asked for: the libraries of some take longer than torch.
+    """
+    run: Callable[[Seen, Any, Path], list[Row]] = importlib.import_module(f"analysis.{name}").run
+    return run
+
+
 def run_analysis(experiment: Experiment, name: str, options: Options, quiet: bool) -> None:
     folder = analysis_folder(experiment, name, options)
     if (folder / TABLE).exists():
@@ -54,7 +64,7 @@ def run_analysis(experiment: Experiment, name: str, options: Options, quiet: boo
 
         try:
             unfinished.mkdir(parents=True, exist_ok=True)
-            rows = LAYERED[name](see(experiment, options, tick), options, unfinished)
+            rows = of_layers(name)(see(experiment, options, tick), options, unfinished)
             write_atomically(unfinished / OPTIONS, options.model_dump_json(indent=1).encode())
             write_atomically(unfinished / TABLE, to_csv(rows))
             unfinished.rename(folder)

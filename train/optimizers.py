@@ -3,6 +3,7 @@
 A further one is an entry here and a line in info_dicts.OPTIMIZERS or info_dicts.SCHEDULES.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,14 +20,23 @@ Maker = Callable[[Parameters, Trained], torch.optim.Optimizer]
 Schedule = Callable[[Trained, int, int, int], float]
 
 
-def with_momentum(cls: Callable[..., torch.optim.Optimizer]) -> Maker:
+def without_compiler(cls: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """The same optimizer with methods that do not import the compiler only to keep it out: it takes as long as torch itself, at every start."""
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    own = {name: inspect.unwrap(getattr(cls, name)) for name in names}
+    return type(cls.__name__, (cls,), own | {"step": torch.no_grad()(inspect.unwrap(cls.step))})
+
+
+def with_momentum(cls: type[torch.optim.Optimizer]) -> Maker:
     """Optimizers that keep a velocity, whose decay is the experiment's momentum."""
-    return lambda parameters, e: cls(parameters, lr=e.lr, momentum=e.momentum, weight_decay=e.weight_decay)
+    make = without_compiler(cls)
+    return lambda parameters, e: make(parameters, lr=e.lr, momentum=e.momentum, weight_decay=e.weight_decay)
 
 
-def with_moments(cls: Callable[..., torch.optim.Optimizer], **more: Any) -> Maker:
+def with_moments(cls: type[torch.optim.Optimizer], **more: Any) -> Maker:
     """Optimizers that keep means of the gradient and of its square; the experiment's momentum is the first one's decay, the second has the usual 0.999."""
-    return lambda parameters, e: cls(parameters, lr=e.lr, betas=(e.momentum, 0.999), weight_decay=e.weight_decay, **more)
+    make = without_compiler(cls)
+    return lambda parameters, e: make(parameters, lr=e.lr, betas=(e.momentum, 0.999), weight_decay=e.weight_decay, **more)
 
 
 OPTIMIZERS: dict[str, Maker] = {

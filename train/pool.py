@@ -26,8 +26,7 @@ from tqdm import tqdm
 from errors import report_errors
 from train import interrupt
 
-# torch._dynamo: the first optimizer of a process imports it, which takes longer than anything else here.
-PRELOADED = ["torch", "torch._dynamo", "train.runner"]
+PRELOADED = ["torch", "train.runner"]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from analysis import cost
 from analysis.__main__ import main as analyse
 from analysis.covariance import intrinsic_dimension
 from analysis.options import OPTIONS
@@ -102,7 +103,7 @@ def test_an_analysis_that_fails_is_named_and_the_run_stays_trained(config, monke
         (folder / "half").write_text("")
         raise OSError(28, "No space left on device", str(folder / "half"))
 
-    monkeypatch.setitem(analyses.LAYERED, "cost", broken)
+    monkeypatch.setattr(cost, "run", broken)
     path = config(ASKED)
     assert main([path, "--index", "0"]) == 1
     line = capsys.readouterr().err.splitlines()[-1]
@@ -110,7 +111,7 @@ def test_an_analysis_that_fails_is_named_and_the_run_stays_trained(config, monke
     experiment = build(ASKED)
     assert (experiment.directory / "done.json").exists()
     assert [*missing_analyses(experiment)] == ["cost"]
-    monkeypatch.setitem(analyses.LAYERED, "cost", out_of_memory)
+    monkeypatch.setattr(cost, "run", out_of_memory)
     with pytest.raises(RunError, match="out of GPU memory"):
         analyses.run_analyses(experiment, missing_analyses(experiment))
 
