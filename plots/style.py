@@ -20,6 +20,8 @@ from train.run import write_atomically
 COLUMN = 3.4  # inches: the width of one column of a two-column paper
 PAGE = 7.0  # inches: the width of both
 DPI = 200
+# The formats of a figure, with what is written into the file besides; no time, so that the same figure is the same file.
+FORMATS: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "png": {}}
 
 # Okabe and Ito (2008), with Tol's wine and indigo; a method's colour goes by its menu number. Those of systems, which stand side by side
 # as boxes, are told apart with any kind of colour blindness.
@@ -112,7 +114,11 @@ def save(figure: Figure, drawn: pd.DataFrame, folder: Path, name: str) -> list[P
     """Writes a figure as PNG and PDF, and the values drawn in it as CSV; returns the paths, the PNG last."""
     name = file_name(name)
     paths = [save_csv(drawn, folder, name)]
-    for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
+    # Laid out once: every format would do it twice.
+    figure.set_dpi(DPI)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for suffix, metadata in FORMATS.items():
         buffer = io.BytesIO()
         figure.savefig(buffer, format=suffix, dpi=DPI, metadata=metadata)
         paths.append(folder / f"{name}.{suffix}")

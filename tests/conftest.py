@@ -3,9 +3,14 @@
 import os
 
 import pytest
+from hypothesis import settings
 
 from tests.wandb_server.server import WandbServer
 from train import tracking
+
+# The first example of a property pays for imports, and the machine may be busy: no example fails for its time.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture

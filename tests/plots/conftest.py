@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import train.evaluation
 from data import datasets
 from data.compositions import compositions
+from plots import style
 from plots.__main__ import main
 from train.build import build
 from train.entry import Experiment, Trained
@@ -39,6 +40,12 @@ ROUTINGS: tuple[dict[str, Any], ...] = ({"routing": "wrong_order"}, {"routing": 
 PARAMETERS = {"ModularSystem": (70, 70), "ImgSpaceIdentity": (90, 90), "ImgSpaceJoint": (90, 90)}
 
 Correct = Callable[[int, int], NDArray[np.bool_]]
+
+
+@pytest.fixture
+def png_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures without their PDF, which takes longer and is looked at by the tests of box_plot, paired and report."""
+    monkeypatch.setattr(style, "FORMATS", {"png": {}})
 
 
 def epoch_row(stage: str, epoch: int, classifies: bool = True) -> dict[str, Any]:

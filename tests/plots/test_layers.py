@@ -10,6 +10,8 @@ from plots.records import Record
 from plots.results import Results
 from train.build import build
 
+pytestmark = pytest.mark.usefixtures("png_alone")
+
 LAYERS = ("blocks.0.0", "blocks.2.conv1", "blocks.10.conv1", "blocks.11")
 FIGURES = (
     layers.draw,

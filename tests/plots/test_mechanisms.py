@@ -20,6 +20,8 @@ from tests.plots.conftest import CROSS_ENTROPY, IDENTITY, Study, right_up_to
 from tests.plots.cued import SETS, TEACHER, accuracies, student, write
 from train.build import build
 
+pytestmark = pytest.mark.usefixtures("png_alone")
+
 
 @pytest.fixture
 def cued(study: Study) -> Path:

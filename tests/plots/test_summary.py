@@ -34,6 +34,8 @@ from tests.plots.conftest import (
 )
 from train.build import build
 
+pytestmark = pytest.mark.usefixtures("png_alone")
+
 
 def test_summary_of_known_outcomes(study: Study, capsys: pytest.CaptureFixture) -> None:
     """Identity is right on clean images alone, CrossEntropy on single corruptions, the system wherever there are at most three."""

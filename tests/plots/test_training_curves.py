@@ -20,6 +20,8 @@ from tests.plots.conftest import (
 )
 from train.build import build
 
+pytestmark = pytest.mark.usefixtures("png_alone")
+
 
 def test_training_curves_and_level_search(study: Study, capsys: pytest.CaptureFixture) -> None:
     study.trained(SYSTEM, random_bits(0))

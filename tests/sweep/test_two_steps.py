@@ -56,7 +56,8 @@ def table(runs, name):
 
 @pytest.mark.slow
 def test_both_ways_find_the_same_winner(tmp_path, online):
-    one, two = one_step(tmp_path), two_step(tmp_path)
+    one = one_step(tmp_path, lr={"values": [0.0001, 0.01, 0.1]})
+    two = two_step(tmp_path, **{"module.lr": {"values": [0.0001, 0.1]}})
     served, alone = tmp_path / "served", tmp_path / "alone"
 
     first = with_wandb(served, one)
@@ -71,7 +72,7 @@ def test_both_ways_find_the_same_winner(tmp_path, online):
 
     # Every trial has the same value, to the bit; the winners are the same, and not the first points.
     assert table(served, "two") == table(alone, "two")
-    assert len(table(served, "two")) == 12
+    assert len(table(served, "two")) == 7
     for name in ("one", "two"):
         assert winner(served, name) == winner(alone, name)
     assert winner(alone, "one")["lr"] != 0.0001
@@ -79,7 +80,7 @@ def test_both_ways_find_the_same_winner(tmp_path, online):
     # The second step built on the first one's winner, trained once.
     assert winner(alone, "two")["backbone"] == {"epochs": 3, "lr": winner(alone, "one")["lr"]}
     backbones = list(served.glob("FashionMNIST-mini/Identity-*/attempts.jsonl"))
-    assert len(backbones) == 6
+    assert len(backbones) == 3
     assert all(len(path.read_text().splitlines()) == 1 for path in backbones)
 
     # What wandb.Api reads is the same winner.

@@ -1,6 +1,8 @@
 """Optimizers and schedules: each step against its definition, the rates against those of torch, and that a stopped or killed run goes on with the same bits."""
 
 import itertools
+import subprocess
+import sys
 from random import Random
 
 import numpy as np
@@ -17,6 +19,7 @@ from tests.train.runs import COMMON, equal, metrics, train, weights
 from train import interrupt, loop, optimizers
 from train.build import build
 from train.checkpoint import load_checkpoint
+from train.entry import ROOT
 from train.method import method_class
 from train.optimizers import learning_rate, make_optimizer
 from train.runner import run_experiment
@@ -26,6 +29,31 @@ pytestmark = pytest.mark.usefixtures("small_runs")
 IDENTITY = COMMON | {"method": "Identity", "lr": 0.01}
 TEACHER = COMMON | {"method": "Teacher", "mechanism": "B", "lr": 0.1, "batch_size": 32, "evaluate_every": 1000}
 OPTIMIZERS = [str(name) for name in info_dicts.OPTIMIZERS.values()]
+
+
+# Every optimizer of the menu is made, takes a step, and is saved and restored.
+START = """
+import sys, torch, info_dicts, train.runner
+from train.build import build
+from train.optimizers import make_optimizer
+
+for name in info_dicts.OPTIMIZERS.values():
+    e = build({"dataset": 0, "method": "Identity", "lr": 0.1, "optimizer": str(name)})
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = make_optimizer([weight], e)
+    optimizer.zero_grad()
+    (weight**2).sum().backward()
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert not torch.equal(weight, torch.ones(3))
+print(*{"torch._dynamo", "sympy", "scipy.stats", "sklearn", "pandas", "matplotlib", "wandb"} & set(sys.modules))
+"""
+
+
+def test_a_training_starts_without_what_it_does_not_use():
+    """The compiler, which torch's optimizers import, and the libraries of analyses and figures take longer than torch itself."""
+    ended = subprocess.run([sys.executable, "-c", START], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout == "\n"
 
 
 def sgd(p, gradients, lr, momentum, decay):

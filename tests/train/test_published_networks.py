@@ -21,8 +21,8 @@ from train.run import open_run
 
 CPU = torch.device("cpu")
 # A core puts about 300 images a second through the largest network, and 167 compositions of each image are evaluated:
-# a few images always, the full number where slow tests are run.
-FEW, MANY = 3, 64
+# a few images always, more where slow tests are run.
+FEW, MANY = 3, 16
 # Those that take images; and those that modules are made for, which are tried at every level.
 MODELS = [str(model) for model in representatives.MODELS if model.sizes[-1] > 1]
 WITH_PARTS = [model for model in info_dicts.MODELS.values() if model.facts.get("parts", True)]

@@ -2,12 +2,15 @@
 
 import copy
 import math
+import shutil
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import info_dicts
+from data import datasets
 from data.cue_batches import CounterfactualSet, CueBatch
 from data.mechanisms import read_mechanism
 from errors import InputError, Interrupted
@@ -37,14 +40,25 @@ STUDENT = COMMON | {
     "teacher": {"mechanism": "B", "lr": 0.1, "momentum": 0.5, "final_lr": 0.01},
 }
 # With batch norm and no dropout, on 28 pixels.
-NORMED = {"model": "ResNet20_Wide", "depth": 8, "width": 0.5}
+NORMED = {"model": "ResNet20_Wide", "depth": 8, "width": 0.25}
 LOSSES = [str(loss) for loss in info_dicts.LOSSES.values()]
 TERMS = [str(loss) for loss in info_dicts.LOSSES.values() if loss.term]
 
 
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory, small):
+    """The runs after the teacher was trained, once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PALIMPSEST_RUNS", str(tmp_path_factory.mktemp("taught")))
+        patch.setenv("WANDB_MODE", "disabled")
+        patch.setattr(datasets, "load", lambda name, root=None: small)
+        return train(TEACHER).directory
+
+
 @pytest.fixture
-def teacher():
-    return train(TEACHER)
+def teacher(taught):
+    shutil.copytree(taught, build(TEACHER).directory)
+    return build(TEACHER)
 
 
 def student(loss, **more):
@@ -104,7 +118,7 @@ def test_one_record_of_wandb_has_every_value_and_tells_the_row_again(teacher):
 
 
 def test_a_copy_of_the_teacher_agrees_with_it_everywhere(small):
-    network = load_network(train(TEACHER | {"epochs": 12, "momentum": 0.9, "lr": 0.05}), CPU)
+    network = load_network(train(TEACHER | {"epochs": 4, "momentum": 0.9, "lr": 0.05}), CPU)
     test = CounterfactualTest(build(STUDENT), small, CPU, network)
     for found in (test.fast(copy.deepcopy(network)), test.exact(copy.deepcopy(network))):
         for own in found.values():
@@ -188,10 +202,11 @@ def test_auto_weights_make_both_parts_half_of_the_base_over_the_first_batches(te
     assert fixed.weights == (0.8, 0.2)
 
 
-def test_rates_go_down_by_iteration_to_the_final_one(small, monkeypatch):
+def test_rates_go_down_by_iteration_to_the_final_one(small):
     seen = []
-    monkeypatch.setattr(torch.optim.SGD, "step", lambda self: seen.append(self.param_groups[0]["lr"]))
+    watching = register_optimizer_step_pre_hook(lambda optimizer, *_: seen.append(optimizer.param_groups[0]["lr"]))
     train(TEACHER | {"epochs": 3})
+    watching.remove()
     expected = [0.01 + 0.09 * (1 + math.cos(math.pi * step / 21)) / 2 for step in range(21)]
     assert seen == pytest.approx(expected)
 
@@ -250,8 +265,8 @@ def test_a_student_that_was_stopped_goes_on_to_the_same_bits(teacher, monkeypatc
 
 def test_a_network_of_another_width_and_depth_is_built_again_from_its_facts(small):
     experiment = train(TEACHER | NORMED | {"epochs": 1, "depth": 14})
-    assert {key: facts(experiment)[key] for key in ("width", "depth")} == {"width": 0.5, "depth": 14}
-    assert load_network(experiment, CPU).state_dict().keys() == build_network("ResNet20_Wide", 10, 0.5, 14).state_dict().keys()
+    assert {key: facts(experiment)[key] for key in ("width", "depth")} == {"width": 0.25, "depth": 14}
+    assert load_network(experiment, CPU).state_dict().keys() == build_network("ResNet20_Wide", 10, 0.25, 14).state_dict().keys()
 
 
 def test_one_experiment_has_one_name_however_its_entry_says_it():
@@ -263,7 +278,7 @@ def test_one_experiment_has_one_name_however_its_entry_says_it():
     assert half.hash == build(TEACHER | {"mechanism": [1, 0.5, 0, 0, 0, 0]}).hash
     assert half.own_set == "own"
     assert list(half.tested_on) == ["P", "B", "BR", "BoxOnly", "own"]
-    assert build(TEACHER | NORMED | {"depth": 20}).directory == build(TEACHER | {"model": "ResNet20_Wide", "width": 0.5}).directory
+    assert build(TEACHER | NORMED | {"depth": 20}).directory == build(TEACHER | {"model": "ResNet20_Wide", "width": 0.25}).directory
     assert len({build(STUDENT | {"counterfactuals": own}).hash for own in ([0], [0, 1], [1, 0])}) == 3
     assert [own.hash for own in build(STUDENT | {"augmentation": "Mixup"}).requires()] == [build(TEACHER).hash]
 

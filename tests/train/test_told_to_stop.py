@@ -14,7 +14,7 @@ from errors import COME_AGAIN
 from train.lists import read
 from train.run import state
 
-BASE = "{dataset: 0, seed: 5, epochs: 3, batch_size: 64, threads: 1, evaluation: {images: 200, compositions: 167}, lr: 0.05"
+BASE = "{dataset: 0, seed: 5, epochs: 3, batch_size: 64, threads: 1, evaluation: {images: 40, compositions: 167}, lr: 0.05"
 LIST = f"""
 - &base {BASE}, method: CrossEntropy}}
 - {{<<: *base, method: Module, corruption: ImpulseNoise, level: auto, search_epochs: 2, weight: 0.1, backbone: {{lr: 0.05}}}}
