@@ -199,6 +199,20 @@ DATASETS = {
     24: _composed("MNIST+FashionMNIST", counts=(100_000, 20_000, 20_000)),
     25: _composed("Lines+MNIST-separated", counts=(49_404, 10_000, 9_861)),
     26: _composed("MNIST+FashionMNIST-separated", counts=(50_596, 10_000, 10_139)),
+    # Two features, and nothing in the third channel; `values`: no classes, but so many functions of the features, for Regression.
+    27: Choice(
+        "Polynomials",
+        classes=512,
+        shape=(3, 1, 1),
+        counts=(50_000, 10_000, 10_000),
+        mean=(0.0,) * 3,
+        std=(1 / 255,) * 3,
+        model="MLP-256x4-points",
+        augmentation="None",
+        padding=0,
+        dtype="float32",
+        values=True,
+    ),
 }
 
 # `oracle`: what a system is told about the corruptions of an image at test time; parts have none.
@@ -215,6 +229,7 @@ METHODS = {
     9: Choice("Router"),
     10: Choice("Teacher"),
     11: Choice("Student"),
+    12: Choice("Regression"),
 }
 
 # `severities`: the parameter at severity 1..5 (none where there is nothing to set); `default` is the published severity.
@@ -288,6 +303,7 @@ MODELS = {
     51: Choice("CNN-64x3-dropout", blocks=5, sizes=(28,), parts=False),
     52: Choice("CNN-32x2", blocks=4, sizes=(28,), parts=False),
     53: Choice("CNN-32x2-dropout", blocks=4, sizes=(28,), parts=False),
+    54: Choice("MLP-256x4-points", blocks=5, sizes=(1,), parts=False),
 }
 
 # Drawn on clean training images, before any corruption or cue, the same for every view of an image. `cues`: for Teacher and Student alone.

@@ -1,4 +1,4 @@
-"""Images of clusters: how the units of a cluster in a layer go with each pixel of the input (Casper et al., arXiv 2110.08058)."""
+"""Images of clusters: how the units of a cluster in a layer go with each pixel of the input (Hod et al., arXiv 2110.08058)."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Clusters of hidden units whose activations go together, beside those by their weights; and the classes that units and clusters go with.
 
-The graph has the squared correlation of each two units as its weight (Casper et al., arXiv 2110.08058); its null has these in a random order. A convolution's channel is
+The graph has the squared correlation of each two units as its weight (Hod et al., arXiv 2110.08058); its null has these in a random order. A convolution's channel is
 taken by the L2 norm of its map.
 """
 

@@ -31,6 +31,13 @@ CNN: Fields = TRAINING | {
     "pruning": {"epochs": 10},
     "analyses": {"clusterability": {"clusters": 12, "shuffles": 50}},
 }
+POLYNOMIALS: Fields = TRAINING | {
+    "dataset": "Polynomials",
+    "method": "Regression",
+    "inputs": "standardised",
+    "pruning": {"epochs": 20},
+    "analyses": {"clusterability": {"clusters": 12}},
+}
 VARIANTS: list[Fields] = [{"l1": PENALTY}, {"l2": PENALTY}, {"clusterable_start": {}}]
 PLAIN: Fields = {}
 BOTH = ["MNIST", "FashionMNIST"]
@@ -82,6 +89,7 @@ MODULARITY = {
                 "dataset": "MNIST", "resolution": 7, "model": "MLP-64x3", "epochs": 10, "pruning": {"epochs": 10}, "cut_penalty": {"weight": 0.1},
                 "analyses": {"clusterability": {"clusters": 12}},
             },
+            *(POLYNOMIALS | more for more in (PLAIN, *VARIANTS[:2])),
         ],
         time="3 to 4 minutes an entry of 20 + 20 epochs on one of 2 cores, no GPU, and 1 minute for its 640 shuffles: the first 20 took 55 minutes.",
         expect=f"Expect n-cuts below those of shuffled layers: MNIST 2.01 (2.04), with dropout 1.83 (2.04), FashionMNIST 1.88 (1.99), with dropout 1.72 (2.01). {command('stability', 'cuts', 'cut_accuracy', 'cut_curves')}",

@@ -125,7 +125,7 @@ class Batches:
         seed = evaluation_seed(self.name, "valid")
         keep = len(self.views) * self.valid.images.numel() <= CACHE_BYTES
         if keep and self._valid_cache is None:
-            parts = [self._views(self.valid.images[i:j], self.valid.ids[i:j], seed).to(torch.uint8) for i, j in bounds]
+            parts = [self._views(self.valid.images[i:j], self.valid.ids[i:j], seed).to(self.valid.images.dtype) for i, j in bounds]
             self._valid_cache = torch.cat([rearrange(part, "(v b) c h w -> v b c h w", v=len(self.views)) for part in parts], dim=1)
         for start, stop in bounds:
             if self._valid_cache is not None:
@@ -150,7 +150,9 @@ class Batches:
         return images, self.train.labels[chosen], self.train.ids[chosen]
 
     def _views(self, images: Tensor, ids: Tensor, seed: int) -> Tensor:
-        """Grey levels of all views of the images, (views * B, C, H, W), view-major."""
+        """Grey levels of all views of the images, (views * B, C, H, W), view-major; points that are no images as they are."""
+        if images.is_floating_point() and self.views == ("Identity",):
+            return images
         return torch.cat([quantize(corrupt(images, (view,), ids=ids, seed=seed, severities=self.severities)) for view in self.views])
 
     def _pairs(self, chosen: Tensor, views: Tensor, crops: tuple[Tensor, Tensor] | None, seed: int) -> Batch:

@@ -29,6 +29,7 @@ from data.files import appearing
 from data.folders import is_folder, read_folder, read_note, write_folder, write_note
 from data.mapped import forget, read_mapped, sign, write_mapped
 from data.packages import PACKAGES, prepare_command
+from data.polynomials import points
 from data.shapes import note_of, read_published
 from data.shapes_render import blocks
 from data.slabs import slabs
@@ -54,6 +55,7 @@ CONTENT_SHA256 = {
     "3DShapes-small": "981cab23bd216c11d5306e568443920c8b28d4d61440909cd9db43c78ab283d6",
     "Slabs": "39a91ee1b3500572f6a84ad3e59360ec791c2ad30cb914b6a1d77e0b3d456bce",
     "ORL": "ef4ffaa60495bab9cec854b05a77a088e39295761d9acdcdcad100ba16e27b1b",
+    "Polynomials": "bc05b834288ecd3105001813ceef0b07fd4475b376c613da7ed764e87252cc86",
     "Lines": "2bba595a9e6feebb3d0931c600759515648746d625e23f4a38fbbe300ac145fc",
     "Circles": "6dcc285a196bae7b0fccce29778d57be36d8f4729ef8bc75ceb126f50453c1a4",
     "Noise": "be7806b7607ce1956eb21960f7bb325f46fa5b1ced16ed8039ec073012bf3624",
@@ -291,6 +293,13 @@ def slabs_dataset(source: Source) -> Splits:
     return splits
 
 
+@dataset("Polynomials", needs_source=False)
+def polynomials_dataset(source: Source) -> Splits:
+    """Points drawn by data/polynomials.py; what a network is to make of them is no class, so all labels are 0."""
+    counts = dict(zip(SPLITS, _menu_entry("Polynomials").counts))
+    return {split: Split(points(split, count), np.zeros(count, np.int64), np.arange(count)) for split, count in counts.items()}
+
+
 def compose_splits(name: str, source: Source) -> Splits:
     """A data set of data/composed.py; those that it is made of are loaded from where it will lie."""
     bases = [load(base, source.downloads.parent.parent) for base in COMPOSED[name].bases]
@@ -513,8 +522,10 @@ def verify(name: str, splits: Splits, source: str) -> str:
         expected = (len(images) if count is None else count, *entry.shape)
         if images.shape != expected:
             raise InputError(f"{name} from {source}: {split} has shape {images.shape}, the menu says {expected}")
-        if not np.array_equal(np.unique(labels), np.arange(entry.classes)):
-            raise InputError(f"{name} from {source}: {split} does not have every label 0..{entry.classes - 1} and no other")
+        # What a network is to make of points that have values is no class.
+        last = 0 if entry.facts.get("values") else entry.classes - 1
+        if not np.array_equal(np.unique(labels), np.arange(last + 1)):
+            raise InputError(f"{name} from {source}: {split} does not have every label 0..{last} and no other")
     checksum = content_checksum(splits)
     if checksum != CONTENT_SHA256.get(name, checksum):
         raise InputError(

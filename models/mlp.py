@@ -65,11 +65,25 @@ def image_mlp(inputs: int, hidden: tuple[int, ...], drop: float, grey: bool, cla
     return glorot(Network([first, *blocks[1:], nn.Linear(units[-1], classes)]))
 
 
+class FirstTwo(nn.Module):
+    """The first two channels: (N, C, H, W) to (N, 2, H, W)."""
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        return x_nchw[:, :2]
+
+
+def points_mlp(classes: int, width: float) -> Network:
+    """2-256-256-256-256-outputs, for points of two features (N, 3, 1, 1). Glorot-uniform; 328,192 weights with 512 outputs."""
+    first, *others = image_mlp(2, (256,) * 4, 0.0, False, classes, width).blocks
+    return Network([nn.Sequential(FirstTwo(), first), *others])
+
+
 # 784-256-256-256-256-10: 399,872 weights with 10 classes.
 network("MLP-256x4")(functools.partial(image_mlp, 28 * 28, (256,) * 4, 0.0, True))
 network("MLP-256x4-dropout")(functools.partial(image_mlp, 28 * 28, (256,) * 4, 0.5, True))
 network("MLP-256x4-dropout0.2")(functools.partial(image_mlp, 28 * 28, (256,) * 4, 0.2, True))
 # Of colour images: 3,072 inputs.
 network("MLP-256x4-colour")(functools.partial(image_mlp, 3 * 32 * 32, (256,) * 4, 0.0, False))
+network("MLP-256x4-points")(points_mlp)
 # 49-64-64-64-10, for images of 7 px.
 network("MLP-64x3")(functools.partial(image_mlp, 7 * 7, (64,) * 3, 0.0, True))

@@ -196,6 +196,11 @@ def follow(node: Any, above: Sequence[Any], taken: Sequence[tuple[Route, ...]]) 
             return taken[0]
         if all(route.source == IMAGE for route in taken[0]):  # grey
             return (Route(IMAGE, torch.zeros(shape[1], dtype=torch.int64)),)
+    if name == "slice":
+        dim, first, last, step = (list(node.args[1:]) + [0, None, 1][len(node.args) - 2 :])[:4]
+        if dim not in (1, 1 - len(shape)):
+            return taken[0]
+        return tuple(route.taken(torch.arange(shapes[0][1])[first:last:step]) for route in taken[0])
     if name in FLATTENING and len(shape) == 2 and len(shapes[0]) in (2, 4):
         if any(route.source == IMAGE for route in taken[0]):
             return (Route(INPUT, torch.arange(shape[1])),)

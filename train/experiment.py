@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+import info_dicts
 from data.compositions import ELEMENTALS
 from train.cue_experiments import Student, Teacher
 from train.entry import Experiment, Trained, WholeNetwork, canonical_value
@@ -22,11 +23,34 @@ from train.fields import (
 # The kinds of experiments by their methods' names; those under cues stand in a file of their own.
 __all__ = ["Student", "Teacher"]
 
+# The analyses that look at no images.
+OF_WEIGHTS = ("clusterability", "cost")
+
 
 class Identity(WholeNetwork):
     """The whole network trained on clean images alone: the backbone of modules, and a baseline."""
 
     method: Literal["Identity"] = "Identity"
+
+
+class Regression(WholeNetwork):
+    """A network that computes functions of points, which the data set names, by the mean squared error. It tells no classes; its weights can be analysed."""
+
+    corrupted: ClassVar[bool] = False
+    classifies: ClassVar[bool] = False
+
+    method: Literal["Regression"] = "Regression"
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Regression":
+        if not self.choice("dataset").facts.get("values"):
+            allowed = ", ".join(d for d in info_dicts.DATASETS.values() if d.facts.get("values"))
+            raise ValueError(f"dataset: Regression needs functions to compute, {self.dataset} has none; allowed: {allowed}")
+        if self.augmentation != "None":
+            raise ValueError(f"augmentation: {self.augmentation} is for images; allowed for Regression: None")
+        if wrong := [name for name in self.analyses if name not in OF_WEIGHTS]:
+            raise ValueError(f"analyses: {wrong[0]} needs classes; allowed for Regression: {', '.join(OF_WEIGHTS)}")
+        return self
 
 
 def only(corruptions: tuple[str, ...]) -> str:

@@ -306,11 +306,12 @@ def test_every_data_set_of_images_fits_every_network_for_images() -> None:
 
 
 @pytest.mark.parametrize("model", FOR_VECTORS, ids=str)
-def test_mlps_are_affine_maps_and_rectifiers_of_three_features(model: info_dicts.Choice) -> None:
+def test_mlps_are_affine_maps_and_rectifiers_of_the_features(model: info_dicts.Choice) -> None:
     network = build_network(model, 2).double()
     vectors = torch.randn(5, 3, dtype=torch.float64)
-    x = vectors
     *hidden, classifier = layers(network, nn.Linear)
+    # Points have two features.
+    x = vectors[:, : hidden[0].in_features]
     for layer in hidden:
         x = (x @ layer.weight.T + layer.bias).clamp(min=0)
     expected = x @ classifier.weight.T + classifier.bias

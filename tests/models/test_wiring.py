@@ -47,6 +47,25 @@ def close(found, expected):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
+class Sliced(nn.Module):
+    """Channels 1 and 3 of a convolution's 5, without their last rows, before another one."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 5, 3), nn.Conv2d(2, 4, 3)
+
+    def forward(self, x_nchw):
+        return self.two(self.one(x_nchw)[:, 1:5:2, :-2])
+
+
+def test_a_slice_of_channels_comes_from_these_channels():
+    network = drawn(Sliced())
+    found = blocks_of(network, traced(network, 3, 12, 12))
+    own = found["one", "two"]
+    close(own[:, [1, 3]], network.two.weight.abs().sum((2, 3)))
+    assert not own[:, [0, 2, 4]].any()
+
+
 class Joined(nn.Module):
     """Two convolutions whose outputs are put behind each other and normalised, before a third one."""
 

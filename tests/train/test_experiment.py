@@ -50,6 +50,7 @@ MENUS = {
         9: "Router",
         10: "Teacher",
         11: "Student",
+        12: "Regression",
     },
     "CORRUPTIONS": {0: "Identity", 1: "Contrast", 2: "GaussianBlur", 3: "ImpulseNoise", 4: "Invert", 5: "Rotate90", 6: "Swirl"},
     "MODELS": {
