@@ -85,7 +85,7 @@ def test_the_loss_is_the_mean_squared_error_and_falls(few):
     inputs = torch.from_numpy(few.valid.images)
     with torch.no_grad():
         expected = (network(inputs) - method.targets(inputs)).square().mean().item()
-    assert expected < 0.25 * method.targets(inputs).var(dim=0).mean().item()
+    assert expected < 0.5 * method.targets(inputs).var(dim=0).mean().item()
     best = min(row["valid_loss"] for row in rows)
     assert expected == pytest.approx(best, rel=1e-4)
 
