@@ -10,7 +10,7 @@ import numpy as np
 
 import info_dicts
 from data.datasets import CONTENT_SHA256, MAPPED, ROOT, SPLITS, DataSet, cache_path, content_checksum, load, prepare
-from data.facts import dataset_choice
+from data.facts import dataset_choice, labels_of
 from data.folders import is_folder
 from data.packages import prepare_command
 from errors import Arguments, InputError, report_errors
@@ -62,11 +62,11 @@ def run_check(arguments: argparse.Namespace) -> int:
     data = load(name)
     entry = dataset_choice(name)
     print(f"{name}: {cache_path(name)}")
-    counts = {split: np.bincount(data.split(split).labels, minlength=entry.classes) for split in SPLITS}
+    counts = {split: np.bincount(data.split(split).labels, minlength=labels_of(entry)) for split in SPLITS}
     published = dict(zip(SPLITS, entry.counts or ("-",) * len(SPLITS)))
-    for first in range(0, entry.classes, CLASSES_PER_LINE):
-        classes = slice(first, min(first + CLASSES_PER_LINE, entry.classes))
-        ends = classes.stop == entry.classes
+    for first in range(0, labels_of(entry), CLASSES_PER_LINE):
+        classes = slice(first, min(first + CLASSES_PER_LINE, labels_of(entry)))
+        ends = classes.stop == labels_of(entry)
         print("split " + "".join(f"{label:>7}" for label in range(classes.start, classes.stop)) + "    total  published" * ends)
         for split in SPLITS:
             total = f"{counts[split].sum():>9}{published[split]:>11}"

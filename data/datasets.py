@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 import info_dicts
 from data.composed import COMPOSED, compose
-from data.facts import dataset_choice
+from data.facts import dataset_choice, labels_of
 from data.files import appearing
 from data.folders import is_folder, read_folder, read_note, write_folder, write_note
 from data.mapped import forget, read_mapped, sign, write_mapped
@@ -522,10 +522,8 @@ def verify(name: str, splits: Splits, source: str) -> str:
         expected = (len(images) if count is None else count, *entry.shape)
         if images.shape != expected:
             raise InputError(f"{name} from {source}: {split} has shape {images.shape}, the menu says {expected}")
-        # What a network is to make of points that have values is no class.
-        last = 0 if entry.facts.get("values") else entry.classes - 1
-        if not np.array_equal(np.unique(labels), np.arange(last + 1)):
-            raise InputError(f"{name} from {source}: {split} does not have every label 0..{last} and no other")
+        if not np.array_equal(np.unique(labels), np.arange(labels_of(entry))):
+            raise InputError(f"{name} from {source}: {split} does not have every label 0..{labels_of(entry) - 1} and no other")
     checksum = content_checksum(splits)
     if checksum != CONTENT_SHA256.get(name, checksum):
         raise InputError(

@@ -9,6 +9,11 @@ from registry import is_factory, load_factory
 DEFAULTS = {"counts": (), "mean": (0.5,), "std": (0.5,), "model": "ResNet18", "augmentation": "None", "padding": 4}
 
 
+def labels_of(facts: info_dicts.Choice) -> int:
+    """How many different labels the images of a data set have: its classes; one where a network is to compute values instead."""
+    return 1 if facts.facts.get("values") else facts.classes
+
+
 def dataset_choice(name: str) -> info_dicts.Choice:
     """A name with its data set's facts as attributes, as the menu has them; InputError where there is no such data set."""
     for choice in info_dicts.DATASETS.values():
