@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
+from matplotlib.ticker import NullLocator
 
 from analysis.lesion_tests import IMPORTANT, KINDS
 from plots.cut_values import named, short_layer
@@ -80,12 +81,22 @@ def draw_swarm(axes: Axes, rows: pd.DataFrame, groups: Sequence[str], intact: fl
         axes.scatter(place + draws.uniform(-0.25, 0.25, len(own)), 100 * (own - intact), s=1.5, color="0.75", linewidths=0)
         axes.scatter([place], [100 * (accuracy[group] - intact)], marker="D", s=12, color=KIND_COLOURS[int(kinds[group])], zorder=3)
     axes.axhline(0, color="0.6", linewidth=0.6, zorder=0)
+    # Most lesions take a point or so, a few nearly all: logarithmic beyond a point.
+    axes.set_yscale("symlog", linthresh=1, linscale=0.5)
+    changes = [100 * (value - intact) for value in (*chance.values(), *accuracy.values())]
+    bottom, top = min(-1.0, 1.7 * min(changes)), max(1.0, 1.7 * max(changes))
+    axes.set_ylim(bottom, top)
+    ticks = [tick for tick in (-100, -30, -10, -3, -1, 0, 1, 3, 10) if bottom <= tick <= top]
+    axes.set_yticks(ticks, [str(tick) for tick in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xticks(range(len(groups)), [short_layer(group) for group in groups], rotation=90, fontsize=5.5)
     axes.set(xlabel="layer / cluster", ylabel="change in accuracy (points)")
     used = sorted({int(kind) for kind in kinds.values()})
     handles = [Line2D([], [], marker="D", linestyle="", markersize=3, color=KIND_COLOURS[kind], label=KINDS[kind]) for kind in used]
     handles.append(Line2D([], [], marker="o", linestyle="", markersize=2, color="0.75", label="random units"))
-    axes.legend(handles=handles, fontsize=5, loc="lower left", ncols=2)
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    figure.legend(handles=handles, fontsize=5.5, loc="outside lower center", ncols=len(handles))
 
 
 def draw_joint(results: Results, folder: Path) -> list[Path]:
