@@ -19,6 +19,7 @@ from configs.recipes import PUBLISHED, RECIPES
 from data import datasets
 from data.composed import COMPOSED
 from data.compositions import ELEMENTALS
+from data.polynomials import points
 from models.networks import build_autoencoder, build_module, build_network
 from tests.train.runs import CPU, pretend
 from tests.train.test_published_networks import takes_a_step
@@ -182,7 +183,7 @@ def test_a_level_that_is_chosen_is_not_searched(tmp_path):
 
 def test_every_data_set_on_the_menu_has_a_recipe():
     # Those that are composed stand in lists of their own.
-    assert {*RECIPES, *CUE_RECIPES, *COMPOSED} == set(map(str, info_dicts.DATASETS.values()))
+    assert {*RECIPES, *CUE_RECIPES, *COMPOSED, "Polynomials"} == set(map(str, info_dicts.DATASETS.values()))
 
 
 # Steps.
@@ -201,12 +202,14 @@ def runs(tmp_path_factory):
 
 
 def tiny(name):
-    """Three embedded images in the shape and with labels of a data set."""
+    """Three embedded images in the shape and with labels of a data set, or three points."""
     facts = next(choice for choice in info_dicts.DATASETS.values() if choice == name)
     split = datasets.load("FashionMNIST-mini").train
     images = interpolate(torch.from_numpy(split.images[::2000]).float(), facts.shape[1:]).expand(-1, facts.shape[0], -1, -1)
     labels = np.array([0, facts.classes // 2, facts.classes - 1])
     few = datasets.Split(np.ascontiguousarray(images.numpy().astype(np.uint8)), labels, np.arange(3))
+    if facts.facts.get("values"):
+        few = datasets.Split(points("train", 3), np.zeros(3, np.int64), np.arange(3))
     return datasets.DataSet(str(name), few, few, few, "")
 
 
