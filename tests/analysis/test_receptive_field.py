@@ -59,7 +59,7 @@ def seen_by(unit, chain, axis):
     return pixels
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(steps, min_size=1, max_size=3))
 def test_a_chain_sees_the_pixels_that_its_windows_reach(chosen):
     parts = [window(*step) for step in chosen]
