@@ -275,7 +275,9 @@ def validation_loss(network, experiment, views):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_weights_kept_have_the_lowest_validation_loss(precision):
     # A rate at which the loss goes up and down from epoch to epoch.
-    experiment = train(COMMON | {"method": "CrossEntropy", "lr": 0.15, "epochs": 8 if precision == "float32" else 3, "precision": precision})
+    experiment = train(
+        COMMON | {"method": "CrossEntropy", "lr": 0.15, "epochs": 8 if precision == "float32" else 3, "precision": precision}
+    )
     losses = [row["valid_loss"] for row in metrics(experiment)]
     best = facts(experiment)
     assert (best["valid_loss"], best["best_epoch"]) == (min(losses), losses.index(min(losses)) + 1)
