@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import linalg, stats
+from scipy import stats
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
@@ -22,12 +22,10 @@ from analysis.null_tests import against
 from analysis.options import Coactivation
 from analysis.seen import Seen
 from analysis.table import Row
-from analysis.weight_graph import cluster_embedding
+from analysis.weight_graph import Edges, Floats, WeightGraph, cluster, normalised_cut
 from data.keys import derive
 from errors import InputError
 from models.wiring import INPUT, trace
-
-Floats = NDArray[np.float64]
 
 
 def correlations(units_nu: Floats, kind: str) -> Floats:
@@ -45,25 +43,18 @@ def correlations(units_nu: Floats, kind: str) -> Floats:
     return values.T @ values
 
 
-def cut_of(adjacency: Floats, labels: NDArray[np.int64]) -> float:
-    """The n-cut of labels in a dense graph."""
-    volumes = [(adjacency[labels == label].sum(), adjacency[np.ix_(labels == label, labels == label)].sum()) for label in np.unique(labels)]
-    return float(sum(1 - inside / volume for volume, inside in volumes if volume > 0))
+def graph_between(weights: Floats) -> WeightGraph:
+    """The graph of units whose edges have these weights (U, U), symmetric; every edge once, so that its one block is above the diagonal."""
+    return WeightGraph(("units",), (len(weights),), (Edges(0, 0, np.triu(weights, 1)),))
 
 
-def clusters_of(adjacency: Floats, k: int, seed: int, restarts: int) -> NDArray[np.int64]:
-    """The spectral clusters of a dense graph without isolated nodes."""
-    scale = 1 / np.sqrt(adjacency.sum(0))
-    _, vectors = linalg.eigh(scale[:, None] * adjacency * scale, subset_by_index=(len(scale) - k, len(scale) - 1))
-    return cluster_embedding(vectors * scale[:, None], k, seed, restarts)
-
-
-def shuffled(adjacency: Floats, draw: np.random.Generator) -> Floats:
-    """A graph whose weights above the diagonal are in a random order."""
-    above = np.triu_indices(len(adjacency), 1)
-    found = np.zeros_like(adjacency)
-    found[above] = draw.permutation(adjacency[above])
-    return found + found.T
+def shuffled(graph: WeightGraph, draw: np.random.Generator) -> WeightGraph:
+    """A graph between units with its weights in a random order."""
+    (block,) = graph.edges
+    above = np.triu_indices(graph.nodes, 1)
+    found = np.zeros_like(block.weights_ts)
+    found[above] = draw.permutation(block.weights_ts[above])
+    return WeightGraph(graph.names, graph.sizes, (Edges(0, 0, found),))
 
 
 def activations(seen: Seen, options: Coactivation, layers: list[str], condition: str) -> dict[str, Floats]:
@@ -100,23 +91,22 @@ def run(seen: Seen, options: Coactivation, folder: Path) -> list[Row]:
         units_nu = np.concatenate([own[layer] for layer in layers], axis=1)
         names = [(layer, unit) for layer in layers for unit in range(own[layer].shape[1])]
         labels = np.concatenate([by_weight[layer] for layer in layers])
-        correlation = correlations(units_nu, options.correlation)
-        adjacency = np.square(correlation)
-        np.fill_diagonal(adjacency, 0)
+        squares = np.square(correlations(units_nu, options.correlation))
+        graph = graph_between(squares)
         # Units that never change, or have no weights, are in neither clustering.
-        there = (adjacency.sum(0) > 0) & (labels >= 0)
-        adjacency, labels = adjacency[np.ix_(there, there)], labels[there]
+        there = (graph.degrees > 0) & (labels >= 0)
+        graph, squares, labels = graph.kept(there), squares[np.ix_(there, there)], labels[there]
         names = [name for name, kept in zip(names, there) if kept]
         if len(labels) <= options.clusters:
             raise InputError(
                 f"{seen.name}: coactivation: {len(labels)} units change with the images; {options.clusters} clusters need more"
             )
         draw = np.random.default_rng(derive("coactivation", options.seed) % 2**63)
-        found = clusters_of(adjacency, options.clusters, options.seed, options.restarts)
+        found = cluster(graph, options.clusters, options.seed, options.restarts, options.weighted)
         tests: dict[str, tuple[float, Callable[[], float], bool]] = {
-            "coactivation_ncut": (cut_of(adjacency, found), partial(cut_at_random, adjacency, options, draw), False),
+            "coactivation_ncut": (normalised_cut(graph, found), partial(cut_at_random, graph, options, draw), False),
             "nmi": (shared(found, labels), partial(permuted, partial(shared, found), labels, draw), True),
-            "transfer_ncut": (cut_of(adjacency, labels), partial(permuted, partial(cut_of, adjacency), labels, draw), False),
+            "transfer_ncut": (normalised_cut(graph, labels), partial(permuted, partial(normalised_cut, graph), labels, draw), False),
         }  # fmt: skip
         for metric, (value, again, right) in tests.items():
             rows.append(Row(metric, value, **cells))
@@ -130,7 +120,7 @@ def run(seen: Seen, options: Coactivation, folder: Path) -> list[Row]:
         off = ~np.eye(len(labels), dtype=bool)
         for metric, pairs in (("correlation_inside", same & off), ("correlation_between", ~same)):
             if pairs.any():
-                rows.append(Row(metric, float(adjacency[pairs].mean()), **cells))
+                rows.append(Row(metric, float(squares[pairs].mean()), **cells))
         classes = seen.pictures.labels(options.split, condition, options.images).cpu().numpy()
         selectivity, preferred = selective(units_nu[:, there], classes, seen.classes)
         rows += group_rows(selectivity, preferred, [name[0] for name in names], labels, cells)
@@ -156,10 +146,10 @@ def permuted(score: Callable[[NDArray[np.int64]], float], labels: NDArray[np.int
     return score(draw.permutation(labels))
 
 
-def cut_at_random(adjacency: Floats, options: Coactivation, draw: np.random.Generator) -> float:
+def cut_at_random(graph: WeightGraph, options: Coactivation, draw: np.random.Generator) -> float:
     """The n-cut of the clusters of a shuffled graph."""
-    other = shuffled(adjacency, draw)
-    return cut_of(other, clusters_of(other, options.clusters, int(draw.integers(2**31)), options.restarts))
+    other = shuffled(graph, draw)
+    return normalised_cut(other, cluster(other, options.clusters, int(draw.integers(2**31)), options.restarts, options.weighted))
 
 
 def selective(units_nu: Floats, classes_n: NDArray[np.int64], classes: int) -> tuple[Floats, NDArray[np.int64]]:

@@ -27,7 +27,7 @@ DENSE = 400  # nodes up to which the whole matrix is quicker
 
 @dataclass(frozen=True)
 class Edges:
-    """Weights (nodes of `target`, nodes of `source`), not negative, between two sets of nodes by their numbers."""
+    """Weights (nodes of `target`, nodes of `source`), not negative, between two sets of nodes by their numbers; within one set, each edge once, so above the diagonal."""
 
     source: int
     target: int
@@ -36,7 +36,7 @@ class Edges:
 
 @dataclass(frozen=True)
 class WeightGraph:
-    """An undirected graph whose nodes are in sets, by name and size, and whose edges are in blocks between two different sets."""
+    """An undirected graph whose nodes are in sets, by name and size, and whose edges are in blocks between two sets, or within one."""
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]

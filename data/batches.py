@@ -91,6 +91,8 @@ class Batches:
         self.train, self.valid = on_device(dataset.train, device), on_device(dataset.valid, device)
         self.per_batch = max(1, batch_size // len(self.views)) if paired else batch_size
         facts = dataset_choice(dataset.name)
+        # Where values are to be computed of points, there is nothing to corrupt or to cut.
+        self.points = bool(facts.facts.get("values"))
         self.padding = facts.padding if augmentation == "CropFlip" else None
         self._valid_cache: Tensor | None = None
 
@@ -151,7 +153,7 @@ class Batches:
 
     def _views(self, images: Tensor, ids: Tensor, seed: int) -> Tensor:
         """Grey levels of all views of the images, (views * B, C, H, W), view-major; points that are no images as they are."""
-        if images.is_floating_point() and self.views == ("Identity",):
+        if self.points:
             return images
         return torch.cat([quantize(corrupt(images, (view,), ids=ids, seed=seed, severities=self.severities)) for view in self.views])
 

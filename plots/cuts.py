@@ -21,6 +21,7 @@ COLOURS = dict(
     )
 )
 SYSTEMS = (PALETTE[5], PALETTE[8], PALETTE[4], PALETTE[3], PALETTE[1], PALETTE[2], PALETTE[6], PALETTE[7], PALETTE[10], PALETTE[11])
+MARKS = {"final": "o", "unpruned": "^"}
 # A network's n-cuts are compared with shuffles only where there are some.
 WIDTH = 0.8
 
@@ -95,13 +96,13 @@ def draw_accuracy(results: Results, folder: Path) -> list[Path]:
             figure = Figure(figsize=(PAGE, 2.6 + 0.1 * len(found)), layout="constrained")
             panels = figure.subplots(1, 2)
             for own, colour in zip(found, SYSTEMS * len(found)):
-                for weights, marker in (("final", "o"), ("unpruned", "^"), ("untrained", "x")):
-                    mine = [row for row in rows if row["system"] == own.system and row["weights"] == weights]
+                for row in (row for row in rows if row["system"] == own.system):
+                    # An open mark: as small an n-cut as no shuffle has.
+                    face, marker = "none" if row["smallest"] else colour, MARKS[row["weights"]]
                     for axes, key in zip(panels, ("ncut", "z")):
-                        # An open mark: as small an n-cut as no shuffle has.
-                        for row in mine:
-                            face = "none" if row["smallest"] and marker != "x" else colour
-                            axes.scatter([row[key]], [100 * row["accuracy"]], marker=marker, s=14, facecolors=face if marker != "x" else colour, edgecolors=colour if marker != "x" else None, linewidths=0.8)  # fmt: skip
+                        axes.scatter(
+                            [row[key]], [100 * row["accuracy"]], marker=marker, s=14, facecolors=face, edgecolors=colour, linewidths=0.8
+                        )
                 panels[0].scatter([], [], color=colour, s=14, label=named(own))
             for axes, title in zip(panels, ("n-cut", "z against shuffled layers")):
                 axes.set(xlabel=title, ylabel="accuracy on clean images (%)")

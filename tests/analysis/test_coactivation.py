@@ -2,6 +2,7 @@
 
 import csv
 
+import networkx as nx
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,8 +10,9 @@ from scipy import stats
 
 from analysis import coactivation
 from analysis.cluster_images import aligned_mean, cluster_images, coloured, pixel_correlations, save_sheet
-from analysis.coactivation import clusters_of, correlations, cut_of, selective, shared, shuffled
+from analysis.coactivation import correlations, graph_between, selective, shared, shuffled
 from analysis.options import Coactivation
+from analysis.weight_graph import cluster, normalised_cut, spectrum
 from errors import InputError
 from tests.analysis.looked_at import seen, small_convolutions
 from tests.analysis.test_lesions import mlp, value
@@ -43,16 +45,35 @@ def test_units_that_go_together_are_a_cluster_and_shuffled_graphs_are_harder_to_
     draw = np.random.default_rng(1)
     group = np.arange(24) % 3
     units = draw.standard_normal((400, 3))[:, group] + 0.5 * draw.standard_normal((400, 24))
-    graph = np.square(correlations(units, "pearson"))
-    np.fill_diagonal(graph, 0)
-    found = clusters_of(graph, 3, 0, 5)
+    squares = np.square(correlations(units, "pearson"))
+    graph = graph_between(squares)
+    found = cluster(graph, 3, 0, 5)
     assert shared(found, group) == pytest.approx(1)
     other = shuffled(graph, draw)
-    assert np.array_equal(other, other.T)
-    assert np.sort(other.ravel()) == pytest.approx(np.sort(graph.ravel()))
-    assert cut_of(graph, found) < 1 < cut_of(other, clusters_of(other, 3, 0, 5))
-    # Three sets in which every unit has as much weight as any: each leaves 16 of 23 shares.
-    assert cut_of(np.ones((24, 24)) - np.eye(24), group) == pytest.approx(3 * 16 / 23)
+    before, after = (own.adjacency().toarray() for own in (graph, other))
+    assert np.array_equal(after, after.T)
+    assert not np.array_equal(after, before)
+    assert np.sort(after.ravel()) == pytest.approx(np.sort(before.ravel()))
+    assert normalised_cut(graph, found) < 1 < normalised_cut(other, cluster(other, 3, 0, 5))
+
+
+@pytest.mark.parametrize("units", [24, 450])
+def test_the_graph_between_units_is_cut_and_spread_as_by_networkx_and_dense_algebra(units):
+    draw = np.random.default_rng(3)
+    weights = draw.random((units, units))
+    weights = weights + weights.T
+    np.fill_diagonal(weights, 0)
+    graph, labels = graph_between(weights), np.arange(units) % 3
+    assert graph.adjacency().toarray() == pytest.approx(weights)
+    assert graph.degrees == pytest.approx(weights.sum(0))
+    network = nx.from_numpy_array(weights)
+    sets = [set(np.flatnonzero(labels == label).tolist()) for label in range(3)]
+    expected = sum(nx.cut_size(network, own, weight="weight") / nx.volume(network, own, weight="weight") for own in sets)
+    assert normalised_cut(graph, labels) == pytest.approx(expected)
+    # Of one cluster the kept part is that of the submatrix.
+    assert graph.kept(labels == 0).adjacency().toarray() == pytest.approx(weights[np.ix_(labels == 0, labels == 0)])
+    scale = 1 / np.sqrt(weights.sum(0))
+    assert spectrum(graph, 4)[0] == pytest.approx(1 - np.linalg.eigvalsh(scale[:, None] * weights * scale)[::-1][:4], abs=1e-9)
 
 
 def test_a_unit_that_names_a_class_prefers_it():
