@@ -16,7 +16,7 @@ from torch.nn.functional import one_hot
 
 from analysis.files import FORMAT, create
 from analysis.walk import Data, System, respond
-from data.datasets import Split
+from data.content import Split
 from models.networks import Activations
 
 

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from data.batches import DeviceSplit, ToNetwork, on_device, spread
 from data.compositions import IDENTITY, Composition
+from data.content import DataSet, Split
 from data.corruptions import corrupt, quantize
 from data.cue_batches import first_of_classes
 from data.cues.scene import make_cues
-from data.datasets import DataSet, Split, class_balanced
+from data.datasets import class_balanced
 from data.keys import evaluation_seed
 from data.mechanisms import Mechanism
 

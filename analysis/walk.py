@@ -10,8 +10,8 @@ from torch import Tensor
 from data.batches import ToNetwork, on_device, spread
 from data.class_names import class_names
 from data.compositions import Composition
+from data.content import Split
 from data.corruptions import quantize, stream
-from data.datasets import Split
 from data.keys import evaluation_seed
 from models.networks import Activations
 

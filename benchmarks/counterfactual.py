@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks._figures import row, spread
-from data.datasets import DataSet, Split
+from data.content import DataSet, Split
 from train.build import build
 from train.counterfactual import CounterfactualTest
 from train.method import Stage

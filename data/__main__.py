@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 import info_dicts
-from data.datasets import CONTENT_SHA256, MAPPED, ROOT, SPLITS, DataSet, cache_path, content_checksum, load, prepare
+from data.content import CONTENT_SHA256, SPLITS, DataSet, content_checksum
+from data.datasets import MAPPED, ROOT, cache_path, load, prepare
 from data.facts import dataset_choice, labels_of
 from data.folders import is_folder
 from data.packages import prepare_command

@@ -12,8 +12,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from data.content import DataSet, Split
 from data.corruptions import corrupt, quantize
-from data.datasets import DataSet, Split
 from data.facts import dataset_choice
 from data.keys import derive, evaluation_seed
 

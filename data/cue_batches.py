@@ -13,8 +13,8 @@ from torch import Tensor
 
 from data.augmentations import crop_flip_rotate, mixup
 from data.batches import Batch, ToNetwork, crop_flip, spread
+from data.content import DataSet
 from data.cues.scene import Scene, join, make_cues
-from data.datasets import DataSet
 from data.keys import derive
 from data.mechanisms import Mechanism
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.functional import mse_loss
 
 from data.batches import Batch
-from data.datasets import DataSet
+from data.content import DataSet
 from models.networks import build_autoencoder
 from train.method import Method, Stage, Step, load_part
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data.content import DataSet
 from data.cue_batches import CounterfactualSet
-from data.datasets import DataSet
 from losses.distillation import agreement_n, kl_n
 from models.networks import Network, as_tested
 from train.method import Tick

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from data.datasets import DataSet
+from data.content import DataSet
 from models.networks import build_network, count_parameters, width_for
 from train.checkpoint import read_facts
 from train.experiment import ModularSystem

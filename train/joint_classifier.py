@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from data.batches import Batch
-from data.datasets import DataSet
+from data.content import DataSet
 from train.autoencoder import load_autoencoders
 from train.identity import Identity
 from train.method import Step

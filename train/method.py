@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from data.batches import Batch, Batches
-from data.datasets import DataSet
+from data.content import DataSet
 from errors import InputError
 from models.networks import Activations, Network, build_network, count_parameters
 from train.checkpoint import WEIGHTS, load_weights, read_facts

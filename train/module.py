@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from data.batches import Batch
-from data.datasets import DataSet
+from data.content import DataSet
 from losses.contrastive import contrastive_loss
 from models.networks import build_module
 from train.method import Method, Stage, Step, load_network

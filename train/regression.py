@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from data.batches import Batch
-from data.datasets import DataSet
+from data.content import DataSet
 from data.polynomials import IN_SUM, POWERS
 from train.method import Method, PlainSystem, Stage, Step, System, load_network, whole_network
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from data.batches import Batch
-from data.datasets import DataSet
+from data.content import DataSet
 from models.networks import Network, build_network
 from train.experiment import Router as RouterExperiment
 from train.method import Method, Stage, Step, load_part

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from data.batches import Batch
+from data.content import DataSet
 from data.cue_batches import CueBatch
-from data.datasets import DataSet
 from data.keys import derive
 from losses.distillation import distillation_loss
 from models.networks import Network

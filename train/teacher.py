@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from data.batches import Batch
+from data.content import DataSet
 from data.cue_batches import CueBatch, CueBatches
-from data.datasets import DataSet
 from errors import InputError
 from models.networks import Network
 from train.counterfactual import CounterfactualTest

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from data import cues
-from data.datasets import DataSet
+from data.content import DataSet
 from data.keys import derive
 from data.mechanisms import Mechanism
 

@@ -3,7 +3,8 @@
 import sys
 
 import info_dicts
-from data.datasets import EMBEDDED, SPLITS, DataSet, Split, class_balanced, load, verify, write
+from data.content import SPLITS, DataSet, Split
+from data.datasets import EMBEDDED, class_balanced, load, verify, write
 from errors import report_errors
 
 NAME = "FashionMNIST-mini"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 import info_dicts
 from data import batches
 from data.batches import Batches, ToNetwork, crop_flip, spread
+from data.content import DataSet, Split
 from data.corruptions import corrupt
-from data.datasets import DataSet, Split
 from data.keys import evaluation_seed
 
 CPU = torch.device("cpu")

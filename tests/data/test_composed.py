@@ -14,7 +14,8 @@ import info_dicts
 from data import datasets
 from data.__main__ import main
 from data.composed import COMPOSED, compose, halved
-from data.datasets import SPLITS, Split, compose_splits, content_checksum, load, verify, write
+from data.content import SPLITS, Split, content_checksum
+from data.datasets import compose_splits, load, verify, write
 from data.sources import Source
 from errors import InputError
 from tests.data.test_datasets import assert_equal_splits, prepared

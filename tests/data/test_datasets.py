@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import info_dicts
 from data import datasets
-from data.datasets import SPLITS, Split, class_balanced, content_checksum, load, prepare, split_by_class
+from data.content import SPLITS, Split, content_checksum
+from data.datasets import class_balanced, load, prepare, split_by_class
 from data.torchvision_import import import_torchvision
 from errors import InputError
 from tests.data.synthetic import add_tiny, glyphs, shrink_emnist, shrink_mnist, tiny_splits, write_idx

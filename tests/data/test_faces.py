@@ -16,7 +16,8 @@ from PIL import Image
 import info_dicts
 from data import datasets
 from data.__main__ import main
-from data.datasets import SPLITS, load, prepare, split_by_fraction, split_count
+from data.content import SPLITS
+from data.datasets import load, prepare, split_by_fraction, split_count
 from errors import InputError
 from tests.data.synthetic import encoded, random_orl
 

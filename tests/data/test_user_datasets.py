@@ -18,7 +18,8 @@ from train.runner import run_experiment
 
 DATA = """
 import numpy as np
-from data.datasets import Split, described
+from data.content import Split
+from data.datasets import described
 
 @described(classes=2, shape=(1, 28, 28), mean=(0.4,))
 def stripes():

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import info_dicts
 from data.compositions import sample_167
 from tests.train.test_experiment import GOLDEN
 from train.build import build
@@ -280,3 +281,11 @@ def test_the_menu_knows_the_new_ones_by_number_and_name(copy):
         "assert a.hash == b.hash; print(a.name)"
     )
     assert python(copy, "-c", code).startswith("LabelSmoothing-lr1-s0-")
+
+
+def test_the_numbers_of_the_readmes_examples_are_free():
+    """Pasted as they stand, they must replace nothing on the menus."""
+    found = re.findall(r"^# in info_dicts\.(\w+)\n +(\d+): Choice", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert {menu for menu, _ in found} == {"CORRUPTIONS", "DATASETS", "METHODS"}
+    for menu, number in found:
+        assert int(number) not in getattr(info_dicts, menu), f"{menu} {number}"

@@ -1,5 +1,8 @@
 """Regression on Polynomials: what is computed against numpy, that it is learned, that its graph is the network's, and what is refused."""
 
+import csv
+
+import networkx as nx
 import numpy as np
 import pytest
 import torch
@@ -7,13 +10,16 @@ import torch
 from analysis.table import read_table
 from data import datasets
 from data.polynomials import IN_SUM, POWERS, points
+from errors import Interrupted
 from models.networks import build_network
 from models.wiring import graph_sets, trace
-from tests.train.runs import CPU, make, metrics, train
+from tests.train.runs import CPU, equal, make, metrics, train, weights
+from train import interrupt
 from train.analysed import analyses_of
 from train.build import build
 from train.fields import FieldError
 from train.method import Stage, load_network
+from train.run import state
 from train.runner import run_experiment
 
 ENTRY = {
@@ -99,14 +105,44 @@ def test_its_graph_is_that_of_2_inputs_256_units_in_4_layers_and_512_outputs():
     assert sum(layer.weight.numel() for layer in network.modules() if isinstance(layer, torch.nn.Linear)) == 328_192
 
 
-def test_a_pruned_network_is_cut():
+def test_a_pruned_network_is_cut_as_networkx_cuts_it():
     experiment = build(ENTRY | {"epochs": 1, "pruning": {"epochs": 1}, "analyses": {"clusterability": {"clusters": 12, "shuffles": 3}}})
     run_experiment(experiment)
     [folder] = analyses_of(experiment).values()
+    with (folder / "clusters.csv").open(newline="") as file:
+        clusters = {(row["layer"], int(row["unit"])): row["cluster"] for row in csv.DictReader(file)}
+    graph = nx.Graph()
+    before = "input"
+    for name, layer in load_network(experiment, CPU).named_modules():
+        if isinstance(layer, torch.nn.Linear):
+            assert (layer.weight != 0).double().mean().item() == pytest.approx(0.1, abs=0.002)
+            for target, source in layer.weight.nonzero().tolist():
+                graph.add_edge((before, source), (name, target), weight=abs(layer.weight[target, source].item()))
+            before = name
+    sets = [[node for node in graph if clusters[node] == label] for label in {clusters[node] for node in graph}]
+    assert len(sets) == 12
+    expected = sum(nx.cut_size(graph, own, weight="weight") / nx.volume(graph, own, weight="weight") for own in sets)
     found = {row.metric: row.value for row in read_table(folder)}
-    assert 0 < found["ncut"] < 12
-    assert found["ncut"] < found["ncut_layer_mean"] + 1
+    assert found["ncut"] == pytest.approx(expected, rel=1e-5)
     assert "evaluation" not in {path.name for path in experiment.directory.iterdir()}
+
+
+@pytest.mark.parametrize("asked", [20, 41, 95])
+def test_one_that_is_stopped_goes_on_to_the_same_bits(monkeypatch, asked):
+    """In its first epoch, in the validation behind it, and while it is pruned."""
+    entry = ENTRY | {"epochs": 1, "pruning": {"epochs": 2}}
+    whole = train(entry)
+    expected, rows = weights(whole), metrics(whole)
+    whole.directory.rename(whole.directory.with_name("whole"))
+    count = iter(range(1, 1000))
+    with monkeypatch.context() as patch:
+        patch.setattr(interrupt, "told", lambda: next(count) >= asked)
+        with pytest.raises(Interrupted):
+            run_experiment(build(entry))
+    assert state(build(entry)).name == "stopped"
+    again = train(entry)
+    assert equal(weights(again), expected)
+    assert metrics(again) == rows
 
 
 @pytest.mark.parametrize(

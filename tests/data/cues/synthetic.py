@@ -3,7 +3,7 @@
 import numpy as np
 
 import info_dicts
-from data.datasets import DataSet, Split
+from data.content import DataSet, Split
 
 
 def coded(dataset: str, per_class: int = 12, seed: int = 0) -> DataSet:

@@ -6,9 +6,9 @@ import torch
 
 import info_dicts
 from data import datasets
+from data.content import DataSet, Split
 from data.cues.scene import make_cues
 from data.cues.shapes import matching
-from data.datasets import DataSet, Split
 from data.mechanisms import read_mechanism
 from data.shapes import factors_of, labels_of
 
