@@ -115,20 +115,20 @@ def analyse_layers(analysis: str, config: str, indices: str | None, rest: Sequen
             f"{analysis}: along: goes with the training; write it in the entry, before that: analyses: {{{analysis}: {{along: 1}}}}"
         )
     entries = read(config, {key: value for key, value in words.items() if key not in known}, indices)
-    able = [entry for entry in entries if entry.experiment.analysable]
-    if not able or (indices is not None and len(able) < len(entries)):
-        other = next(entry for entry in entries if entry not in able)
-        raise InputError(
-            f"{config}: {label(other)} is a part, which classifies nothing by itself; analyses take systems, teachers and students"
-        )
-    wanted = {}
-    for entry in able:
+    wanted, able, reasons = {}, [], []
+    for entry in entries:
         own = entry.experiment.analyses.get(analysis)
         try:
             options = read_options(analysis, (own.model_dump(exclude_defaults=True) if own else {}) | given)
         except ValueError as error:
             raise InputError(f"{analysis}: {error}") from None
         wanted[entry.experiment.hash] = options
+        if reason := entry.experiment.unanalysable(analysis, options):
+            reasons.append(f"{config}: entry {entry.index}: {reason}")
+        else:
+            able.append(entry)
+    if not able or (indices is not None and reasons):
+        raise InputError(reasons[0])
     ready = choose_ready(config, able, [word for word in rest if word[2:].partition("=")[0] not in known], "run")
     from train.runner import finish_analyses
 

@@ -75,8 +75,9 @@ class Experiment(BaseModel):
 
     @model_validator(mode="after")
     def _analysable(self) -> "Experiment":
-        if self.analyses and not self.analysable:
-            raise ValueError(f"analyses: {self.method} is a part, which classifies nothing by itself; ask for them in a system's entry")
+        for name, options in self.analyses.items():
+            if reason := self.unanalysable(name, options):
+                raise ValueError(f"analyses: {reason}")
         return self
 
     @model_validator(mode="after")
@@ -114,10 +115,11 @@ class Experiment(BaseModel):
         """Whether this experiment's run classifies images, so that it is evaluated on compositions."""
         return "oracle" in self.choice("method").facts
 
-    @property
-    def analysable(self) -> bool:
-        """Whether this experiment's run has a network that classifies images, whose layers can be looked at."""
-        return self.is_system or not self.corrupted
+    def unanalysable(self, name: str, options: Any) -> str:
+        """Why this experiment's run cannot have an analysis of layers with these options; empty where it can."""
+        if self.is_system or not self.corrupted:
+            return ""
+        return f"{self.method} is a part, which classifies nothing by itself; analyses take systems, teachers and students"
 
     @property
     def oracle(self) -> str:
@@ -285,14 +287,6 @@ class Trained(Experiment):
         return self
 
     @model_validator(mode="after")
-    def _has_weights(self) -> "Trained":
-        for name, options in self.analyses.items():
-            wanted = getattr(options, "weights", ())
-            if self.pruning is None and "unpruned" in ([wanted] if isinstance(wanted, str) else wanted):
-                raise ValueError(f"analyses: {name}: weights: unpruned are those before a pruning; this entry has no 'pruning'")
-        return self
-
-    @model_validator(mode="after")
     def _augmented(self) -> "Trained":
         if self.corrupted and self.choice("augmentation").facts.get("cues"):
             allowed = ", ".join(name for name in info_dicts.AUGMENTATIONS.values() if not name.facts.get("cues"))
@@ -300,6 +294,12 @@ class Trained(Experiment):
                 f"augmentation: {self.augmentation} is for images that carry cues (Teacher, Student); allowed for {self.method}: {allowed}"
             )
         return self
+
+    def unanalysable(self, name: str, options: Any) -> str:
+        wanted = getattr(options, "weights", ())
+        if self.pruning is None and "unpruned" in ([wanted] if isinstance(wanted, str) else wanted):
+            return f"{name}: weights: unpruned are those before a pruning; this entry has no 'pruning'"
+        return super().unanalysable(name, options)
 
     def bits(self) -> list[str]:
         return [*super().bits(), *self.optimizer_bits(), f"lr{self.lr:g}", *self.sparse_bits()]

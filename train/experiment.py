@@ -48,9 +48,12 @@ class Regression(WholeNetwork):
             raise ValueError(f"dataset: Regression needs functions to compute, {self.dataset} has none; allowed: {allowed}")
         if self.augmentation != "None":
             raise ValueError(f"augmentation: {self.augmentation} is for images; allowed for Regression: None")
-        if wrong := [name for name in self.analyses if name not in OF_WEIGHTS]:
-            raise ValueError(f"analyses: {wrong[0]} needs classes; allowed for Regression: {', '.join(OF_WEIGHTS)}")
         return self
+
+    def unanalysable(self, name: str, options: Any) -> str:
+        if name not in OF_WEIGHTS:
+            return f"{name} needs classes; allowed for Regression: {', '.join(OF_WEIGHTS)}"
+        return super().unanalysable(name, options)
 
 
 def only(corruptions: tuple[str, ...]) -> str:

@@ -6,7 +6,9 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from analysis.__main__ import main as analyse
 from analysis.table import read_table
 from data import datasets
 from data.polynomials import IN_SUM, POWERS, points
@@ -168,3 +170,19 @@ def test_the_initial_loss_is_that_of_the_targets_alone_for_a_network_of_zeros(fe
         torch.nn.init.zeros_(parameter)
     [batch] = list(method.batches().validation())[:1]
     assert method.loss(network, batch).loss.item() == pytest.approx(method.targets(batch.images_nchw).square().mean().item())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["coactivation"], "entry 0: coactivation needs classes; allowed for Regression: clusterability, cost"),
+        (["probes", "--index", "0"], "entry 0: probes needs classes; allowed for Regression: clusterability, cost"),
+        (["clusterability", "--weights=unpruned"], "entry 0: clusterability: weights: unpruned are those before a pruning; this entry has no 'pruning'"),
+    ],
+)  # fmt: skip
+def test_the_command_refuses_what_an_entry_may_not_ask_for(tmp_path, capsys, words, said):
+    path = tmp_path / "points.yaml"
+    path.write_text(yaml.safe_dump([ENTRY]))
+    assert analyse([words[0], str(path), *words[1:]]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == f"error: {path}: {said}"
