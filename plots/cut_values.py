@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.shuffles import SHUFFLES
+from errors import InputError
 from plots.layered import Layered, layered
 from plots.results import Results
 
@@ -63,8 +64,13 @@ def cuts(own: Layered) -> Iterator[Cut]:
 
 
 def cut_systems(results: Results, figure: str) -> list[Layered]:
-    """The systems that clusterability was found of; InputError, with the command that helps, where there is none."""
-    return layered(results, NCUT, figure, "clusterability")
+    """The systems whose n-cuts were compared with shuffles; InputError, with the command that helps, where there is none."""
+    found = [own for own in layered(results, NCUT, figure, "clusterability") if any(cuts(own))]
+    if not found:
+        raise InputError(
+            f"{figure}: no n-cut in {results.source} was compared with shuffles; run: python -m analysis clusterability CONFIG --shuffles=320"
+        )
+    return found
 
 
 def accuracies(own: Layered, run: str, weights: str = "final") -> dict[str, float]:

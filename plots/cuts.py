@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from errors import InputError
 from plots.cut_values import NCUT, Cut, accuracies, cut_systems, cuts, named, pruned_from
 from plots.layered import Layered, by_dataset, describe_seeds, layered, long_table
 from plots.results import Results
@@ -33,9 +34,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
     """
     paths = []
     for dataset, found in by_dataset(cut_systems(results, "cuts")):
-        panels = [(own, kept) for own in found if (kept := list(cuts(own)))]
-        if not panels:
-            continue
+        panels = [(own, list(cuts(own))) for own in found]
         with styled():
             columns = min(2, len(panels))
             lines = -(-len(panels) // columns)
@@ -86,7 +85,7 @@ def draw_panel(axes: Axes, own: Layered, kept: list[Cut]) -> None:
 
 
 def draw_accuracy(results: Results, folder: Path) -> list[Path]:
-    """Draws for each data set the test accuracy of every network beside its n-cut, and beside its z against shuffles of the whole layer."""
+    """Draws for each data set the test accuracy of every network beside its n-cut, and beside its z against shuffles of the whole layer. InputError where there is none."""
     paths = []
     for dataset, found in by_dataset(cut_systems(results, "cut_accuracy")):
         rows = [row for own in found for row in points(own)]
@@ -110,6 +109,8 @@ def draw_accuracy(results: Results, folder: Path) -> list[Path]:
             before = "; triangles: before pruning, on validation images" if any(row["weights"] == "unpruned" for row in rows) else ""
             figure.suptitle(f"{dataset}, test images (open marks: no shuffle has as small an n-cut{before})", fontsize=7)
             paths += save(figure, pd.DataFrame(rows), folder, f"cut_accuracy-{dataset}")
+    if not paths:
+        raise InputError(f"cut_accuracy: no network in {results.source} that was compared with shuffles of whole layers has an accuracy")
     return paths
 
 
@@ -128,13 +129,10 @@ def points(own: Layered) -> list[dict[str, Any]]:
 def draw_curves(results: Results, folder: Path) -> list[Path]:
     """Draws for each data set the n-cut along the training, and the validation accuracy beside it; a dashed line is where the pruning begins."""
     paths = []
-    followed = [
-        own
-        for own in layered(
-            results, NCUT, "cut_curves", "clusterability", "analyses: {clusterability: {along: 1}} in the entry, before the training"
-        )
-        if len(curve(own))
-    ]
+    help = "write analyses: {clusterability: {along: 1}} in the entry, before the training"
+    followed = [own for own in layered(results, NCUT, "cut_curves", "clusterability", help) if len(curve(own))]
+    if not followed:
+        raise InputError(f"cut_curves: no training in {results.source} was followed; {help}")
     for dataset, found in by_dataset(followed):
         with styled():
             figure = Figure(figsize=(PAGE, 2.4 + 0.1 * len(found)), layout="constrained")

@@ -101,6 +101,32 @@ def test_without_an_analysis_the_command_is_told(draw, tmp_path):
         draw(nothing, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (cuts.draw, "cuts: no n-cut in somewhere was compared with shuffles"),
+        (cut_tables.clustering, "clustering: no n-cut in somewhere was compared with shuffles"),
+        (cut_tables.stability, "stability: no n-cut in somewhere was compared with shuffles"),
+        (cuts.draw_curves, "cut_curves: no training in somewhere was followed; write analyses: {clusterability: {along: 1}}"),
+    ],
+)
+def test_what_was_cut_but_not_compared_or_followed_is_told(draw, words, tmp_path):
+    alone = [row for row in cut_rows(1.8, [2.0]) if row.metric in ("ncut", "inside_to_outside")]
+    cut = Results("somewhere", (Record(build(ENTRY), (), analyses={"clusterability": alone}),), ())
+    with pytest.raises(InputError, match=words):
+        draw(cut, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_without_an_accuracy_is_told(tmp_path):
+    entry = {"dataset": "Polynomials", "method": "Regression", "lr": 0.1}
+    cut = Results("somewhere", (Record(build(entry), (), analyses={"clusterability": cut_rows(1.8, [2.0])}),), ())
+    with pytest.raises(
+        InputError, match="cut_accuracy: no network in somewhere that was compared with shuffles of whole layers has an accuracy"
+    ):
+        cuts.draw_accuracy(cut, tmp_path)
+
+
 def test_violins_have_the_shuffles_of_each_network(tmp_path):
     drawn = pd.read_csv(next(path for path in cuts.draw(results(0, 1), tmp_path) if path.suffix == ".csv"))
     assert len(drawn) == 2 * 2 * 2
