@@ -10,8 +10,9 @@ import numpy as np
 
 import info_dicts
 from data.content import CONTENT_SHA256, SPLITS, DataSet, content_checksum
-from data.datasets import MAPPED, ROOT, cache_path, load, prepare
+from data.datasets import MAPPED, load, prepare
 from data.facts import dataset_choice, labels_of
+from data.files import ROOT, cache_path
 from data.folders import is_folder
 from data.packages import prepare_command
 from errors import Arguments, InputError, report_errors

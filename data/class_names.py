@@ -3,6 +3,7 @@
 import string
 
 from data.facts import dataset_choice
+from data.files import data_root
 from data.folders import is_folder, read_note
 
 _DIGITS = tuple(string.digits)
@@ -33,7 +34,5 @@ def class_names(dataset: str) -> tuple[str, ...]:
     """The names of a data set's classes by label; of one without names here the labels themselves."""
     classes = dataset_choice(dataset).classes
     if is_folder(dataset):
-        from data.datasets import data_root
-
         return tuple(read_note(data_root(), dataset)["classes"])
     return CLASS_NAMES.get(dataset) or tuple(str(label) for label in range(classes))

@@ -9,9 +9,7 @@ import functools
 import hashlib
 import inspect
 import json
-import os
 import platform
-import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ import info_dicts
 from data.composed import COMPOSED, compose
 from data.content import ARRAYS, CONTENT_SHA256, SPLITS, DataSet, Split, Splits, content_checksum
 from data.facts import dataset_choice, labels_of
-from data.files import appearing
+from data.files import EMBEDDED, appearing, cache_path, data_root
 from data.folders import is_folder, read_folder, read_note, write_folder, write_note
 from data.mapped import read_mapped, sign, write_mapped
 from data.packages import PACKAGES, prepare_command
@@ -37,11 +35,6 @@ from data.slabs import slabs
 from data.sources import Parts, Source
 from errors import InputError
 from registry import is_factory, load_factory
-
-ROOT = Path(__file__).resolve().parent.parent
-
-# Data sets whose file is committed: read where it lies, never prepared.
-EMBEDDED = {"FashionMNIST-mini": ROOT / "data" / "embedded" / "FashionMNIST-mini.h5"}
 
 # Data sets whose images stay in their file (data/mapped.py), and whether they need a source: the others are rendered.
 MAPPED = {"3DShapes": True, "3DShapes-small": False}
@@ -245,16 +238,6 @@ def compose_splits(name: str, source: Source) -> Splits:
 
 for _name in COMPOSED:
     dataset(_name, needs_source=False)(functools.partial(compose_splits, _name))
-
-
-def data_root() -> Path:
-    """The folder of caches and downloads: the environment variable PALIMPSEST_DATA, or `datasets` beside the code."""
-    return Path(os.environ.get("PALIMPSEST_DATA") or ROOT / "datasets").expanduser()
-
-
-def cache_path(name: str, root: Path | None = None) -> Path:
-    """The HDF5 file of a data set: the committed one, or NAME.h5 in ``root`` (default `data_root()`)."""
-    return EMBEDDED.get(name) or (root or data_root()) / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.h5"
 
 
 def prepare(name: str, source: str = "official", root: Path | None = None) -> DataSet:

@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import info_dicts
-from data.files import appearing
+from data.files import appearing, cache_path, data_root
 from data.mapped import forget
 from errors import InputError
 
@@ -74,9 +74,6 @@ def read_note(root: Path, name: str) -> dict[str, Any]:
 
 def folder_choice(name: str, root: Path | None = None) -> info_dicts.Choice:
     """A folder's name with its facts, as the menu has them; mean and std are known once its images are prepared at these pixels. InputError where nothing is noted."""
-    # Only here: it imports this file.
-    from data.datasets import cache_path, data_root
-
     root = root or data_root()
     pixels, classes = parse_folder(name)[1], read_note(root, name)["classes"]
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)

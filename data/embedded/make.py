@@ -4,7 +4,8 @@ import sys
 
 import info_dicts
 from data.content import SPLITS, DataSet, Split
-from data.datasets import EMBEDDED, class_balanced, load, verify, write
+from data.datasets import class_balanced, load, verify, write
+from data.files import EMBEDDED
 from errors import report_errors
 
 NAME = "FashionMNIST-mini"
