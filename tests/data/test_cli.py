@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import info_dicts
-from data import datasets
+from data import datasets, files
 from data.__main__ import main
 from data.contact_sheet import GAP, TITLE_PIXELS, ZOOM, draw, mosaic
 from errors import InputError
@@ -103,7 +103,7 @@ def test_error_lines(root, capsys, command, part):
 def test_a_real_command_line_ends_with_one_line_and_code_2(tmp_path):
     environment = {**os.environ, "PALIMPSEST_DATA": str(tmp_path)}
     ended = subprocess.run(
-        [sys.executable, "-m", "data", "check", "MNIST"], cwd=datasets.ROOT, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "data", "check", "MNIST"], cwd=files.ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 2
     assert ended.stdout == ""

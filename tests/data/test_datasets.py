@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import info_dicts
-from data import datasets
+from data import datasets, files
 from data.content import SPLITS, Split, content_checksum
 from data.datasets import class_balanced, load, prepare, split_by_class
 from data.torchvision_import import import_torchvision
@@ -211,7 +211,7 @@ def test_a_cache_is_replaced_in_one_step(monkeypatch, tmp_path):
     def full(source, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(datasets.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(InputError, match="No space left"):
         prepare("Tiny", "official", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["Tiny.h5"]
@@ -363,4 +363,4 @@ def test_pixels_have_the_published_mean_and_deviation(name, mean, std):
 
 def test_reading_data_needs_no_torch():
     code = "import sys, data.datasets, data.__main__; data.datasets.load('FashionMNIST-mini'); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=datasets.ROOT, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=files.ROOT, check=False).returncode == 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import info_dicts
-from data import datasets
+from data import datasets, files
 from data.__main__ import main
 from data.content import SPLITS
 from data.datasets import load, prepare, split_by_fraction, split_count
@@ -180,7 +180,7 @@ def test_split_count_refuses_what_is_not_there_and_needs_no_torch(tmp_path):
     (tmp_path / "FaceScrub.h5").write_bytes(b"damaged")
     assert split_count("FaceScrub", "test", tmp_path) is None
     code = "import sys; from data.datasets import split_count; split_count('FaceScrub', 'test'); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=datasets.ROOT, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=files.ROOT, check=False).returncode == 0
 
 
 def test_orl_is_split_by_person_and_padded(monkeypatch, tmp_path):
