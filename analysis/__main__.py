@@ -109,7 +109,7 @@ def analyse_layers(analysis: str, config: str, indices: str | None, rest: Sequen
         if key not in known and key.partition(".")[0] not in fields:
             near = difflib.get_close_matches(key, [*known, *fields], 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"{analysis}: {key}: unknown option{hint} allowed: {', '.join(known) or 'none'}, and fields of the entries")
+            raise InputError(f"{analysis}: {key}: unknown option{hint}; allowed: {', '.join(known) or 'none'}, and fields of the entries")
     if "along" in given:
         raise InputError(
             f"{analysis}: along: goes with the training; write it in the entry, before that: analyses: {{{analysis}: {{along: 1}}}}"

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plots.cut_values import NCUT, short_layer
+from plots.cut_values import NCUT, named, short_layer
 from plots.layered import layered
 from plots.results import Results
 from plots.style import COLUMN, PALETTE, save, styled
@@ -30,7 +30,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
                 figure = Figure(figsize=(COLUMN * 1.3, 2.4), layout="constrained")
                 draw_graph(figure.subplots(), units, weights)
                 cut = rows[(rows["metric"] == "ncut") & (rows["layer"] == "")]["value"].iloc[0]
-                figure.suptitle(f"{own.dataset}, {own.system}: {own.model}, seed {rows['seed'].iloc[0]}: n-cut {cut:.3f}", fontsize=6.5)
+                figure.suptitle(f"{own.dataset}, {named(own)}, seed {rows['seed'].iloc[0]}: n-cut {cut:.3f}", fontsize=6.5)
                 drawn = [
                     {"from": name.partition(">")[0], "to": name.partition(">")[2], "mean_weight": value} for name, value in weights.items()
                 ]

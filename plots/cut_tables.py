@@ -32,11 +32,11 @@ def dropout(model: str) -> bool:
 def clustering(results: Results, folder: Path) -> list[Path]:
     """Writes clustering.csv: a row for each network (run, and weights) and kind of shuffle, with p corrected over them all. InputError where nothing was clustered."""
     found = cut_systems(results, "clustering")
-    rows = [row(cut, accuracies(own, cut.run)) for own in found for cut in cuts(own) if not cut.part]
+    rows = [row(cut, accuracies(own, cut.run, cut.weights)) for own in found for cut in cuts(own) if not cut.part]
     for row_, corrected in zip(rows, false_discovery([row["p"] for row in rows])):
         row_["p_corrected"] = corrected
     table = pd.DataFrame(rows)
-    print(align([["model", "network", "shuffle", "ncut", "mean", "z", "p", "p corrected"], *([r["model"], r["network"], r["shuffle_method"], *(f"{r[key]:.4g}" for key in ("ncut", "mean", "z_score", "p", "p_corrected"))] for r in rows)]), end="\n\n")  # fmt: skip
+    print(align([["model", "network", "weights", "shuffle", "ncut", "mean", "z", "p", "p corrected"], *([r["model"], r["network"], r["weights"], r["shuffle_method"], *(f"{r[key]:.4g}" for key in ("ncut", "mean", "z_score", "p", "p_corrected"))] for r in rows)]), end="\n\n")  # fmt: skip
     return [save_csv(table, folder, f"{prefix(found)}clustering")]
 
 
@@ -91,7 +91,7 @@ def replicated(own: Layered, weights: str, shuffle: str, group: Sequence[Cut]) -
     """The replicates of one system."""
     ncut = np.array([cut.ncut for cut in group])
     means, deviations = (np.array([cut.values[key] for cut in group]) for key in ("mean", "std"))
-    scores = [accuracies(own, cut.run) for cut in group]
+    scores = [accuracies(own, cut.run, weights) for cut in group]
 
     def mean(key: str) -> float:
         there = [score[key] for score in scores if key in score]

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import pandas as pd
+
 from analysis.shuffles import SHUFFLES
 from plots.layered import Layered, layered
 from plots.results import Results
@@ -65,19 +67,36 @@ def cut_systems(results: Results, figure: str) -> list[Layered]:
     return layered(results, NCUT, figure, "clusterability")
 
 
-def accuracies(own: Layered, run: str) -> dict[str, float]:
-    """Accuracies and losses of a run, after its last epoch and on the test images: train_accuracy, train_loss, valid_..., test_..."""
+def accuracies(own: Layered, run: str, weights: str = "final") -> dict[str, float]:
+    """What is known of a run with these weights: train_accuracy, train_loss, valid_..., test_...
+
+    Of the final ones after the last epoch and on the test images; of the unpruned ones after the last epoch before the pruning, and nothing on test images;
+    of the untrained ones nothing.
+    """
     rows = own.rows[own.rows["run"] == run]
+    last = {"final": None, "unpruned": pruned_from(rows) or 0, "untrained": 0}[weights]
     found: dict[str, float] = {}
     for metric in ("accuracy", "loss"):
         for split in ("train", "valid"):
             epochs = rows[(rows["metric"] == metric) & (rows["split"] == split) & rows["epoch"].notna()]
+            epochs = epochs if last is None else epochs[epochs["epoch"] <= last]
             if len(epochs):
                 found[f"{split}_{metric}"] = float(epochs.sort_values("epoch")["value"].iloc[-1])
         clean = rows[(rows["metric"] == metric) & (rows["composition"] == "Identity") & (rows["split"] == "test")]
-        if len(clean):
+        if weights == "final" and len(clean):
             found[f"test_{metric}"] = float(clean["value"].iloc[0])
     return found
+
+
+def pruned_from(rows: pd.DataFrame) -> int | None:
+    """How many epochs came before the pruning; None where nothing was pruned."""
+    epochs = rows[rows["metric"] == "sparsity"]["epoch"]
+    return int(epochs.min()) - 1 if len(epochs) else None
+
+
+def named(own: Layered) -> str:
+    """A system and its network, in a title or legend."""
+    return own.system if own.model in own.system else f"{own.system}: {own.model}"
 
 
 def short_layer(name: str) -> str:

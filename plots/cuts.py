@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from plots.cut_values import NCUT, Cut, accuracies, cut_systems, cuts
+from plots.cut_values import NCUT, Cut, accuracies, cut_systems, cuts, named, pruned_from
 from plots.layered import Layered, by_dataset, describe_seeds, layered, long_table
 from plots.results import Results
 from plots.style import PAGE, PALETTE, lighter, save, styled
@@ -80,8 +80,8 @@ def draw_panel(axes: Axes, own: Layered, kept: list[Cut]) -> None:
         fontsize=5.5,
         rotation=30 if any(part for *_, part in places) else 0,
     )
-    axes.set(ylabel="n-cut")
-    axes.set_title(f"{own.system}: {own.model}", fontsize=6.5)
+    axes.set(xlabel="module or backbone" if any(part for *_, part in places) else "seed", ylabel="n-cut")
+    axes.set_title(named(own), fontsize=6.5)
 
 
 def draw_accuracy(results: Results, folder: Path) -> list[Path]:
@@ -102,11 +102,12 @@ def draw_accuracy(results: Results, folder: Path) -> list[Path]:
                         for row in mine:
                             face = "none" if row["smallest"] and marker != "x" else colour
                             axes.scatter([row[key]], [100 * row["accuracy"]], marker=marker, s=14, facecolors=face if marker != "x" else colour, edgecolors=colour if marker != "x" else None, linewidths=0.8)  # fmt: skip
-                panels[0].scatter([], [], color=colour, s=14, label=f"{own.system}: {own.model}")
+                panels[0].scatter([], [], color=colour, s=14, label=named(own))
             for axes, title in zip(panels, ("n-cut", "z against shuffled layers")):
-                axes.set(xlabel=title, ylabel="accuracy on clean test images (%)")
+                axes.set(xlabel=title, ylabel="accuracy on clean images (%)")
             figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-            figure.suptitle(f"{dataset}: open, as small an n-cut as no shuffle has (triangles: before pruning)", fontsize=7)
+            before = "; triangles: before pruning, on validation images" if any(row["weights"] == "unpruned" for row in rows) else ""
+            figure.suptitle(f"{dataset}, test images (open marks: no shuffle has as small an n-cut{before})", fontsize=7)
             paths += save(figure, pd.DataFrame(rows), folder, f"cut_accuracy-{dataset}")
     return paths
 
@@ -117,25 +118,10 @@ def points(own: Layered) -> list[dict[str, Any]]:
     for cut in cuts(own):
         if cut.shuffle != "layer" or cut.part or cut.weights == "untrained":
             continue
-        scores = accuracies(own, cut.run)
-        accuracy = scores.get("test_accuracy") if cut.weights == "final" else unpruned_accuracy(own, cut.run)
+        accuracy = accuracies(own, cut.run, cut.weights).get("test_accuracy" if cut.weights == "final" else "valid_accuracy")
         if accuracy is not None:
             rows.append(describe(cut) | {"accuracy": accuracy, "smallest": cut.smallest})
     return rows
-
-
-def unpruned_accuracy(own: Layered, run: str) -> float | None:
-    """The accuracy on validation images after the last epoch before the pruning."""
-    rows = own.rows[(own.rows["run"] == run) & own.rows["epoch"].notna()]
-    start = pruned_from(rows)
-    before = rows[(rows["metric"] == "accuracy") & (rows["split"] == "valid") & (rows["epoch"] <= (start or 0))]
-    return float(before.sort_values("epoch")["value"].iloc[-1]) if len(before) else None
-
-
-def pruned_from(rows: pd.DataFrame) -> int | None:
-    """How many epochs came before the pruning; None where nothing was pruned."""
-    epochs = rows[rows["metric"] == "sparsity"]["epoch"]
-    return int(epochs.min()) - 1 if len(epochs) else None
 
 
 def draw_curves(results: Results, folder: Path) -> list[Path]:
@@ -159,9 +145,7 @@ def draw_curves(results: Results, folder: Path) -> list[Path]:
                     for _, one in wanted.groupby("run"):
                         axes.plot(one["epoch"].astype(int), factor * one["value"], color=lighter(colour, 0.6), linewidth=0.5)
                     means = wanted.groupby("epoch")["value"].mean()
-                    axes.plot(
-                        means.index.astype(int), factor * means, color=colour, marker="o", markersize=2, label=f"{own.system}: {own.model}"
-                    )
+                    axes.plot(means.index.astype(int), factor * means, color=colour, marker="o", markersize=2, label=named(own))
                     if (start := pruned_from(rows)) is not None:
                         axes.axvline(start + 0.5, color="0.4", linestyle=(0, (4, 2)), linewidth=0.8)
             left.set(xlabel="epoch", ylabel="n-cut")

@@ -10,15 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
+from matplotlib.ticker import NullLocator
 
 from analysis.lesion_tests import IMPORTANT, KINDS
-from plots.cut_values import short_layer
+from plots.cut_values import named, short_layer
 from plots.layered import Layered, layered
 from plots.results import Results
 from plots.style import COLUMN, PAGE, PALETTE, save, styled
 
 CLEAN = "Identity"
-KIND_COLOURS = {1: "0.6", 2: "0.75", 3: PALETTE[8], 4: PALETTE[4], 5: PALETTE[2], 6: PALETTE[1], 7: PALETTE[3], 8: "black"}
+KIND_COLOURS = {1: "0.4", 2: PALETTE[6], 3: PALETTE[8], 4: PALETTE[4], 5: PALETTE[2], 6: PALETTE[1], 7: PALETTE[3], 8: "black"}
 EDGES = {
     1: ("tied", PALETTE[5], "<->"),
     2: ("the later one matters only with the earlier", PALETTE[8], "->"),
@@ -55,9 +56,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
                 figure = Figure(figsize=(max(COLUMN, min(PAGE, 0.28 * len(groups) + 1.4)), 2.8), layout="constrained")
                 axes = figure.subplots()
                 draw_swarm(axes, rows, groups, intact, chance)
-                figure.suptitle(
-                    f"{own.dataset}, {own.system}: {own.model}, seed {rows['seed'].iloc[0]}: intact {100 * intact:.1f} %", fontsize=7
-                )
+                figure.suptitle(f"{own.dataset}, {named(own)}, seed {rows['seed'].iloc[0]}: intact {100 * intact:.1f} %", fontsize=7)
                 paths += save(figure, pd.DataFrame(described(rows, groups)), folder, f"lesions-{own.dataset}-{run}")
     return paths
 
@@ -82,11 +81,22 @@ def draw_swarm(axes: Axes, rows: pd.DataFrame, groups: Sequence[str], intact: fl
         axes.scatter(place + draws.uniform(-0.25, 0.25, len(own)), 100 * (own - intact), s=1.5, color="0.75", linewidths=0)
         axes.scatter([place], [100 * (accuracy[group] - intact)], marker="D", s=12, color=KIND_COLOURS[int(kinds[group])], zorder=3)
     axes.axhline(0, color="0.6", linewidth=0.6, zorder=0)
+    # Most lesions take a point or so, a few nearly all: logarithmic beyond a point.
+    axes.set_yscale("symlog", linthresh=1, linscale=0.5)
+    changes = [100 * (value - intact) for value in (*chance.values(), *accuracy.values())]
+    bottom, top = min(-1.0, 1.7 * min(changes)), max(1.0, 1.7 * max(changes))
+    axes.set_ylim(bottom, top)
+    ticks = [tick for tick in (-100, -30, -10, -3, -1, 0, 1, 3, 10) if bottom <= tick <= top]
+    axes.set_yticks(ticks, [str(tick) for tick in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xticks(range(len(groups)), [short_layer(group) for group in groups], rotation=90, fontsize=5.5)
     axes.set(xlabel="layer / cluster", ylabel="change in accuracy (points)")
     used = sorted({int(kind) for kind in kinds.values()})
     handles = [Line2D([], [], marker="D", linestyle="", markersize=3, color=KIND_COLOURS[kind], label=KINDS[kind]) for kind in used]
-    axes.legend(handles=handles, fontsize=5, loc="lower left", ncols=2)
+    handles.append(Line2D([], [], marker="o", linestyle="", markersize=2, color="0.75", label="random units"))
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    figure.legend(handles=handles, fontsize=5.5, loc="outside lower center", ncols=len(handles))
 
 
 def draw_joint(results: Results, folder: Path) -> list[Path]:
@@ -115,7 +125,7 @@ def draw_joint(results: Results, folder: Path) -> list[Path]:
                         side(range(len(groups)), [short_layer(group) for group in groups], fontsize=4.5)
                     axes.tick_params(axis="x", rotation=90)
                     axes.set_title(title, fontsize=6.5)
-                figure.suptitle(f"{own.dataset}, {own.system}: {own.model}, seed {rows['seed'].iloc[0]}: change in accuracy", fontsize=7)
+                figure.suptitle(f"{own.dataset}, {named(own)}, seed {rows['seed'].iloc[0]}: change in accuracy", fontsize=7)
                 drawn = [
                     {"matrix": title, "row": groups[a], "column": groups[b], "value": table[a, b]}
                     for title, table in tables.items() for a in range(len(groups)) for b in range(len(groups)) if not np.isnan(table[a, b])
@@ -155,7 +165,7 @@ def draw_dependencies(results: Results, folder: Path) -> list[Path]:
                 counts = ", ".join(
                     f"{name} {int(values(rows, f'dependencies_{kind}')[''])}" for kind, name in ((1, "I"), (2, "II"), (3, "III"), (4, "IV"))
                 )
-                figure.suptitle(f"{own.dataset}, {own.system}: {own.model}, seed {rows['seed'].iloc[0]}; types {counts}", fontsize=6.5)
+                figure.suptitle(f"{own.dataset}, {named(own)}, seed {rows['seed'].iloc[0]}; types {counts}", fontsize=6.5)
                 drawn = [{"edge": name, "type": int(kind)} for name, kind in edges.items()]
                 paths += save(figure, pd.DataFrame(drawn, columns=["edge", "type"]), folder, f"dependencies-{own.dataset}-{run}")
     return paths

@@ -285,6 +285,14 @@ class Trained(Experiment):
         return self
 
     @model_validator(mode="after")
+    def _has_weights(self) -> "Trained":
+        for name, options in self.analyses.items():
+            wanted = getattr(options, "weights", ())
+            if self.pruning is None and "unpruned" in ([wanted] if isinstance(wanted, str) else wanted):
+                raise ValueError(f"analyses: {name}: weights: unpruned are those before a pruning; this entry has no 'pruning'")
+        return self
+
+    @model_validator(mode="after")
     def _augmented(self) -> "Trained":
         if self.corrupted and self.choice("augmentation").facts.get("cues"):
             allowed = ", ".join(name for name in info_dicts.AUGMENTATIONS.values() if not name.facts.get("cues"))

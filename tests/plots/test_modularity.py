@@ -7,7 +7,7 @@ import pytest
 
 from analysis.table import Row
 from errors import InputError
-from plots import cluster_graph, cut_tables, cuts, lesions
+from plots import cluster_graph, cut_tables, cut_values, cuts, lesions
 from plots.records import Record
 from plots.results import Results
 from train.build import build
@@ -71,7 +71,7 @@ def lesion_rows():
 
 
 def followed():
-    rows = [{"stage": "train", "epoch": epoch, "valid_accuracy": 0.5 * epoch, "valid_loss": 1.0, "train_accuracy": 0.6, "graph": {"ncut": 2.5 - 0.2 * epoch}} for epoch in (1, 2)]  # fmt: skip
+    rows = [{"stage": "train", "epoch": epoch, "valid_accuracy": 0.5 * epoch, "valid_loss": 1.0, "train_accuracy": 0.6 + 0.1 * epoch, "graph": {"ncut": 2.5 - 0.2 * epoch}} for epoch in (1, 2)]  # fmt: skip
     return (rows[0], rows[1] | {"sparsity": 0.9})
 
 
@@ -141,6 +141,18 @@ def test_the_published_tables_have_their_columns_and_count_replicates(tmp_path, 
     # The pooled deviation is that of all shuffles together.
     assert row["shuffled_sd_pooled"] == pytest.approx(np.std([2.0, 2.1, 2.2, 1.9, 2.0, 2.1, 2.2, 1.7]))
     assert "MNIST" in capsys.readouterr().out
+
+
+def test_weights_before_the_pruning_have_the_scores_that_they_then_had(tmp_path):
+    (path,) = cut_tables.clustering(results(0), tmp_path)
+    table = pd.read_csv(path)
+    assert set(table[table["is_unpruned"]]["train_accuracy"]) == {0.7}
+    assert set(table[~table["is_unpruned"]]["train_accuracy"]) == {0.8}
+    assert table[table["is_unpruned"]]["test_accuracy"].isna().all()
+    [own] = cut_values.cut_systems(results(0), "cuts")
+    run = str(own.rows["run"].iloc[0])
+    assert cut_values.accuracies(own, run, "unpruned") == pytest.approx({"train_accuracy": 0.7, "valid_accuracy": 0.5, "valid_loss": 1.0})
+    assert cut_values.accuracies(own, run, "untrained") == {}
 
 
 def test_lesions_are_written_as_the_published_workbook(tmp_path):

@@ -244,6 +244,14 @@ def test_a_system_without_a_training_takes_none_of_the_fields():
             build(SYSTEM | value)
 
 
+@pytest.mark.parametrize("asked", [{"lesions": {"weights": "unpruned"}}, {"clusterability": {"weights": ["final", "unpruned"]}}])
+def test_unpruned_weights_need_a_pruning(asked):
+    entry = {"dataset": 1, "method": "Identity", "model": "MLP-256x4", "lr": 0.1, "analyses": asked}
+    with pytest.raises(FieldError, match=r"analyses: \w+: weights: unpruned are those before a pruning; this entry has no 'pruning'"):
+        build(entry)
+    assert build(entry | {"pruning": {"epochs": 1}}).analyses
+
+
 @pytest.mark.parametrize("key", ["pruning", "cut_penalty", "clusterable_start", "evaluation"])
 def test_a_number_in_the_place_of_keys_is_told_which_keys_there_are(key):
     with pytest.raises(FieldError, match=rf"{key}: must be a mapping, got 20; its keys: \w+, "):
