@@ -80,7 +80,7 @@ def serving(database: Path) -> Iterator[None]:
 
 def one_after_the_other() -> pd.DataFrame:
     """The rows of all runs, as a script asks for them."""
-    rows: list[Figure] = []
+    rows: list[dict[str, Any]] = []
     for run in connect().runs(PROJECT):
         facts = {"run": run.name, **{key: value for key, value in run.config.items() if not isinstance(value, dict)}}
         rows += [{**facts, "metric": key, "value": value} for key, value in dict(run.summary).items() if not isinstance(value, dict)]
