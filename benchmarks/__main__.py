@@ -2,6 +2,7 @@
 
 python -m benchmarks                       all
 python -m benchmarks corruptions           one of them
+python -m benchmarks --json FILE           the figures of every round, too
 
 What is lost by kills, full disks and the like is measured by itself: python -m benchmarks.faults
 """
@@ -11,35 +12,78 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import importlib
+import json
 import pkgutil
 import platform
+import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
 
 import torch
 
 import benchmarks
-from errors import Arguments
+from benchmarks._figures import Figure
+from errors import Arguments, InputError, report_errors
+from train.run import write_atomically
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     names = sorted(file.name for file in pkgutil.iter_modules(benchmarks.__path__) if not (file.name.startswith("_") or file.ispkg))
     arguments = Arguments("python -m benchmarks", description=__doc__)
     arguments.add_argument("name", nargs="*", help=f"which: {', '.join(names)} (default: all)")
-    chosen = arguments.parse_args(argv).name or names
-    if unknown := set(chosen) - set(names):
-        print(f"error: no benchmark {', '.join(sorted(unknown))}; allowed: {', '.join(names)}", file=sys.stderr)
-        return 2
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, torch {torch.__version__}"
-    )
-    rows = [row for name in chosen for row in importlib.import_module(f"benchmarks.{name}").run()]
-    width = max(len(row["name"]) for row in rows)
-    print(f"\n{'':<{width}} {'ours':>12} {'other':>12} {'unit':>9} {'ratio':>7}  goal")
-    for row in rows:
-        goal = "" if row["goal"] is None else f"{'at most' if row.get('at_most') else 'at least'} {row['goal']:g}"
-        print(f"{row['name']:<{width}} {row['ours']:>12,.4g} {row['other']:>12,.4g} {row['unit']:>9} {row['ratio']:>7.3g}  {goal}")
+    arguments.add_argument("--json", metavar="FILE", type=Path, help="writes the figures of all rounds, the machine and the versions")
+    options = arguments.parse_args(argv)
+    return report_errors(lambda: run(options.name or names, names, options.json))
+
+
+def run(chosen: Sequence[str], names: Sequence[str], path: Path | None) -> int:
+    if unknown := [name for name in chosen if name not in names]:
+        raise InputError(f"no benchmark {', '.join(unknown)}; allowed: {', '.join(names)}")
+    if path is not None and not path.absolute().parent.is_dir():
+        raise InputError(f"--json {path}: {path.absolute().parent} is no folder")
+    where = machine()
+    print(", ".join(f"{key} {value}" for key, value in where.items()), flush=True)
+    figures = [figure for name in chosen for figure in importlib.import_module(f"benchmarks.{name}").run()]
+    print(f"\n{table(figures)}")
+    if path is not None:
+        rows = [asdict(own) | {"ratio": own.ratio if own.measured else None, "at_most": own.at_most, "met": own.met} for own in figures]
+        write_atomically(path, json.dumps({"machine": where | {"load_after": os.getloadavg()[0]}, "figures": rows}, indent=1).encode())
     return 0
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were taken on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor() or platform.machine())
+    versions = {name: metadata.version(name) for name in ("torch", "numpy", "scikit-image", "kornia", "scikit-learn")}
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        **gpu,
+        "load": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """All figures with their goals side by side."""
+    width = max(len(own.name) for own in figures)
+    lines = [f"{'':<{width}} {'ours':>12} {'other':>12} {'unit':>9} {'ratio':>7}  goal"]
+    for own in figures:
+        goal = "" if own.goal is None else f"{'at most' if own.at_most else 'at least'} {own.goal:g}"
+        missed = "  MISSED" if own.met is False else ""
+        if own.measured:
+            both = f"{statistics.median(own.ours):>12,.4g} {statistics.median(own.other):>12,.4g} {own.unit:>9} {own.ratio:>7.3g}"
+        else:
+            both = f"{'not measured':>43}"
+        lines.append(f"{own.name:<{width}} {both}  {goal}{missed}".rstrip())
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """How a benchmark's figures are given: medians with their range, and one row per comparison."""
 
 import statistics
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
 
 
 def spread(figures: Sequence[float]) -> str:
@@ -11,7 +12,45 @@ def spread(figures: Sequence[float]) -> str:
     return f"{statistics.median(figures):>12,.{digits}f}  ({min(figures):,.{digits}f} .. {max(figures):,.{digits}f})"
 
 
-def row(name: str, ours: Sequence[float], other: Sequence[float], goal: float | None) -> dict[str, Any]:
-    """One line of the table: medians of both sides, in images/s, and their ratio."""
-    a, b = statistics.median(ours), statistics.median(other)
-    return {"name": name, "ours": a, "other": b, "unit": "images/s", "ratio": a / b, "goal": goal}
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table: what both sides took in every round, and the goal of the ratio of their medians; no figures where it could not be measured."""
+
+    name: str
+    ours: Sequence[float]
+    other: Sequence[float]
+    goal: float | None = None
+    unit: str = "images/s"
+
+    @property
+    def at_most(self) -> bool:
+        """Whether less is better, as of times."""
+        return self.unit != "images/s"
+
+    @property
+    def measured(self) -> bool:
+        return bool(self.ours and self.other)
+
+    @property
+    def ratio(self) -> float:
+        """Ours over the other's."""
+        return statistics.median(self.ours) / statistics.median(self.other)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is reached; None where there is none or nothing was measured."""
+        if self.goal is None or not self.measured:
+            return None
+        return self.ratio <= self.goal if self.at_most else self.ratio >= self.goal
+
+
+def in_turns(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """The seconds of every side in every round, one after the other; a first round, which warms up, does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, call in sides.items():
+            start = perf_counter()
+            call()
+            if number:
+                seconds[name].append(perf_counter() - start)
+    return seconds

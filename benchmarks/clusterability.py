@@ -22,13 +22,12 @@ from analysis.lesioned import Chain
 from analysis.options import Clusterability
 from analysis.shuffles import cut_of, shuffled, shuffled_cuts
 from analysis.weight_graph import WeightGraph, normalised_cut
-from benchmarks._figures import row
+from benchmarks._figures import Figure
 from models.networks import Network, build_network
 from models.wiring import trace
 from train.pruning import kernels, largest
 
 ROUNDS, LESIONS, IMAGES = 5, 10, 10_000
-SECONDS: dict[str, Any] = {"unit": "s", "at_most": True}
 
 
 def pruned_mlp() -> Network:
@@ -55,7 +54,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, found
 
 
-def run() -> list[dict[str, Any]]:
+def run() -> list[Figure]:
     """Rows of `python -m benchmarks`."""
     network = pruned_mlp()
     graph = graph_of(network, trace(network, torch.zeros(1, 3, 28, 28)), Clusterability())
@@ -71,17 +70,17 @@ def run() -> list[dict[str, Any]]:
         times = {side: [seconds for seconds, _ in found[1:]] for side, found in sides.items()}
         cuts = {side: float(np.mean([cut for _, cut in found])) for side, found in sides.items()}
         print(f"n-cut, k = {k}: ours {cuts['ours']:.3f}, other {cuts['other']:.3f}", flush=True)
-        rows.append(row(f"clustering, k = {k}", times["ours"], times["other"], 0.33) | SECONDS)
+        rows.append(Figure(f"clustering, k = {k}", times["ours"], times["other"], 0.33, "s"))
         other_seconds = float(np.median(times["other"])) if k == 4 else other_seconds
     cores = torch.get_num_threads()
     list(shuffled_cuts(graph, "layer", 2 * cores, (0,), (4, 10, False, False), cores))  # the processes are there
     whole, _ = timed(lambda: list(shuffled_cuts(graph, "layer", 320, (0,), (4, 10, False, False), cores)))
-    rows.append(row(f"320 shuffles, k = 4, {cores} cores", [whole], [320 * other_seconds / cores], 0.33) | SECONDS)
+    rows.append(Figure(f"320 shuffles, k = 4, {cores} cores", [whole], [320 * other_seconds / cores], 0.33, "s"))
     return rows + [lesions(network)]
 
 
 @torch.no_grad()
-def lesions(network: Network) -> dict[str, Any]:
+def lesions(network: Network) -> Figure:
     """Lesions of random quarters of each hidden layer."""
     layers = [f"blocks.{number}.{2 if number == 0 else 0}" for number in range(4)]
     images = torch.rand(IMAGES, 3, 28, 28)
@@ -105,4 +104,4 @@ def lesions(network: Network) -> dict[str, Any]:
             part.bias.copy_(bias)
 
     times = [(timed(ours)[0], timed(other)[0]) for _ in range(3)]
-    return row(f"{len(masks)} lesions, {IMAGES:,} images", [own for own, _ in times], [others for _, others in times], 1.0) | SECONDS
+    return Figure(f"{len(masks)} lesions, {IMAGES:,} images", [own for own, _ in times], [others for _, others in times], 1.0, "s")

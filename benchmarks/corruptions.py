@@ -15,7 +15,6 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
 
 import kornia
 import numpy as np
@@ -28,7 +27,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, grid_sample, pad
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks._figures import row, spread
+from benchmarks._figures import Figure, spread
 from data.compositions import ELEMENTALS, compositions
 from data.corruptions import corrupt, parameter_of, stream, to_uint8
 
@@ -192,7 +191,7 @@ def images_per_second(form: Form, images: Tensor) -> float:
     return calls * len(images) / (time.perf_counter() - start)
 
 
-def each_corruption() -> list[dict[str, Any]]:
+def each_corruption() -> list[Figure]:
     """Part (a): a row for each corruption and size, against the fastest form."""
     rows = []
     for size, shape in SHAPES.items():
@@ -211,7 +210,7 @@ def each_corruption() -> list[dict[str, Any]]:
                 print(f"  {label:<30} {spread(values)}", flush=True)
             best = max((label for label in figures if label != "ours"), key=lambda label: statistics.median(figures[label]))
             # 255 - x is one subtraction in every library: nothing to win.
-            rows.append(row(f"{name}, {size}, against {best}", figures["ours"], figures[best], None if name == "Invert" else 1.0))
+            rows.append(Figure(f"{name}, {size}, against {best}", figures["ours"], figures[best], None if name == "Invert" else 1.0))
     return rows
 
 
@@ -247,7 +246,7 @@ def walk(images: np.ndarray, first_id: int) -> int:
     return made
 
 
-def whole_stream() -> list[dict[str, Any]]:
+def whole_stream() -> list[Figure]:
     """Part (b): a row for each size."""
     cores = len(os.sched_getaffinity(0))
     rows = []
@@ -273,11 +272,11 @@ def whole_stream() -> list[dict[str, Any]]:
             print(f"  {'ours, a process per core':<30} {spread(ours)}")
             print(f"  {'DataLoader and scikit-image':<30} {spread(other)}")
             print(f"  ratio by round: {', '.join(f'{a / b:.1f}' for a, b in zip(ours, other))}", flush=True)
-            rows.append(row(f"167 compositions, {size}, against DataLoader and scikit-image", ours, other, 25.0))
+            rows.append(Figure(f"167 compositions, {size}, against DataLoader and scikit-image", ours, other, 25.0))
     return rows
 
 
-def run() -> list[dict[str, Any]]:
+def run() -> list[Figure]:
     """Rows {name, ours, other, unit, ratio, goal} of both parts; prints every form with its range. Torch's thread count is put back."""
     threads = torch.get_num_threads()
     one_thread()

@@ -9,12 +9,11 @@ take turns. The published code looked at all images of every set, in batches of 
 
 import itertools
 import time
-from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks._figures import row, spread
+from benchmarks._figures import Figure, spread
 from data.content import DataSet, Split
 from train.build import build
 from train.counterfactual import CounterfactualTest
@@ -49,7 +48,7 @@ def student(model: str, dataset: DataSet) -> Student:
     return labels
 
 
-def run() -> list[dict[str, Any]]:
+def run() -> list[Figure]:
     dataset, rows = random_dominoes(), []
     for model in ("ResNet20_Wide", "LeNet5"):
         method = student(model, dataset)
@@ -73,5 +72,5 @@ def run() -> list[dict[str, Any]]:
                 torch.cuda.synchronize()
             other.append(time.perf_counter() - start)
         print(f"{model}: test {spread(ours)} s, {STEPS} steps {spread(other)} s")
-        rows.append(row(f"test on 8 counterfactual sets / {STEPS} steps, {model}", ours, other, GOAL) | {"unit": "s", "at_most": True})
+        rows.append(Figure(f"test on 8 counterfactual sets / {STEPS} steps, {model}", ours, other, GOAL, "s"))
     return rows

@@ -10,13 +10,12 @@ drawn at random, which changes no time. One thread, as a process of the pool has
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks._figures import row, spread
+from benchmarks._figures import Figure, spread
 from data import datasets
 from data.batches import ToNetwork
 from data.compositions import ELEMENTALS, compositions
@@ -70,7 +69,7 @@ def unlike(systems: Sequence[System]) -> list[System]:
     return list({system.restoration: system for system in systems}.values())
 
 
-def run() -> list[dict[str, Any]]:
+def run() -> list[Figure]:
     """One row: seconds of the evaluation over seconds of the forward passes alone (goal: at most 1.10)."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -104,8 +103,8 @@ def run() -> list[dict[str, Any]]:
         print(f"  {'forward passes alone':<30} {spread(limit)}")
         print(f"  ratio by round: {', '.join(f'{a / b:.3f}' for a, b in zip(ours, limit))}", flush=True)
         return [
-            row("evaluation of the demo's systems over their forward passes", ours, limit, 1.10) | {"unit": "s", "at_most": True},
-            row("both image-space systems in one pass over one after the other", shared, apart, 1.0) | {"unit": "s", "at_most": True},
+            Figure("evaluation of the demo's systems over their forward passes", ours, limit, 1.10, "s"),
+            Figure("both image-space systems in one pass over one after the other", shared, apart, 1.0, "s"),
         ]
     finally:
         torch.set_num_threads(threads)

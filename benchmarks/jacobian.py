@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks._figures import row, spread
+from benchmarks._figures import Figure, spread
 from data.cue_batches import CueBatch
 from losses.distillation import distillation_loss
 from losses.jacobian import jacobian_loss
@@ -100,7 +100,7 @@ def timed(way: Callable[[], Tensor], student: nn.Module) -> tuple[float, float]:
     return time.perf_counter() - start, loss.item()
 
 
-def run() -> list[dict[str, Any]]:
+def run() -> list[Figure]:
     """A row for each case: seconds of our step over seconds of the other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -122,7 +122,7 @@ def run() -> list[dict[str, Any]]:
             print(f"  {'ours':<30} {spread(ours)}")
             print(f"  {'one backward pass a class':<30} {spread(other)}")
             print(f"  ratio by round: {', '.join(f'{a / b:.3f}' for a, b in zip(ours, other))}", flush=True)
-            rows.append(row(f"Jacobian step over one class at a time, {name}", ours, other, None) | {"unit": "s", "at_most": True})
+            rows.append(Figure(f"Jacobian step over one class at a time, {name}", ours, other, None, "s"))
         return rows
     finally:
         torch.set_num_threads(threads)

@@ -13,7 +13,6 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from analysis.logistic import fit
 from analysis.pooling import pool
 from analysis.taps import tapped
-from benchmarks._figures import row
+from benchmarks._figures import Figure
 from data import datasets
 from data.batches import ToNetwork
 from models.networks import Network, build_network
@@ -93,7 +92,7 @@ def other(network: Network, train: tuple[Tensor, Tensor], test: tuple[Tensor, Te
     return objectives, accuracies
 
 
-def run() -> list[dict[str, Any]]:
+def run() -> list[Figure]:
     """One row: seconds of ours over seconds of the other."""
     data = datasets.load("CIFAR10")
     torch.manual_seed(0)
@@ -117,4 +116,4 @@ def run() -> list[dict[str, Any]]:
         print(
             f"  {name:<30} {seconds:>8.1f} s, mean objective {math.fsum(values) / len(values):.4f}, mean test accuracy {math.fsum(scores) / len(scores):.4f}"
         )
-    return [row("probes of all layers of a ResNet-18", [middle - start], [end - middle], 1.0) | {"unit": "s", "at_most": True}]
+    return [Figure("probes of all layers of a ResNet-18", [middle - start], [end - middle], 1.0, "s")]

@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from benchmarks._figures import row, spread
+from benchmarks._figures import Figure, spread
 from plots.box_plot import draw
 from plots.results import find
 from tests.plots.conftest import CONTRASTIVE, CROSS_ENTROPY, IDENTITY, Study, random_bits
@@ -98,7 +98,7 @@ def timed(action: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def run() -> list[dict[str, Any]]:
+def run() -> list[Figure]:
     """Rows: seconds of the first pull and of the next one over those of the script; of the run directories over the first pull."""
     with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
         folder = Path(scratch)
@@ -127,9 +127,8 @@ def run() -> list[dict[str, Any]]:
     print(f"\n{len(experiments):,} runs of {EPOCHS} epochs and 167 compositions, {len(results.table):,} rows, seconds")
     for name, figures in sides.items():
         print(f"  {name:<24} {spread(figures)}")
-    seconds = {"unit": "s", "at_most": True}
     return [
-        row("1,000 runs pulled and tabulated over a script, run by run", first, script, 1.0) | seconds,
-        row("the same again over a script, run by run", again, script, 0.2) | seconds,
-        row("1,000 run directories tabulated over the first pull", local, first, 1.0) | seconds,
+        Figure("1,000 runs pulled and tabulated over a script, run by run", first, script, 1.0, "s"),
+        Figure("the same again over a script, run by run", again, script, 0.2, "s"),
+        Figure("1,000 run directories tabulated over the first pull", local, first, 1.0, "s"),
     ]

@@ -8,20 +8,19 @@ weights are drawn at random, which changes no time. All threads; sides take turn
 
 import time
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 
 from analysis.saturation import Covariances
-from benchmarks._figures import row, spread
+from benchmarks._figures import Figure, spread
 from models.networks import build_network
 
 IMAGES, SIZE, ROUNDS = 128, 32, 7
 MODELS = ("VGG16", "ResNet18-stem7-w64")
 
 
-def run() -> list[dict[str, Any]]:
+def run() -> list[Figure]:
     """A row for each model: seconds of a step with saturation over seconds of one without."""
     rows = []
     for model in MODELS:
@@ -48,5 +47,5 @@ def run() -> list[dict[str, Any]]:
         )
         print(f"  {'with saturation':<30} {spread(taken[True])}")
         print(f"  {'without':<30} {spread(taken[False])}", flush=True)
-        rows.append(row(f"training step with saturation, {model}", taken[True], taken[False], 1.1) | {"unit": "s", "at_most": True})
+        rows.append(Figure(f"training step with saturation, {model}", taken[True], taken[False], 1.1, "s"))
     return rows
