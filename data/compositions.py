@@ -31,8 +31,10 @@ def corruption_name(corruption: str | int) -> str:
 
     Raises InputError, with the whole menu, for anything else.
     """
+    if isinstance(corruption, str) and corruption in info_dicts.CORRUPTIONS.values():
+        return str(corruption)
     for number, choice in info_dicts.CORRUPTIONS.items():
-        if corruption == choice or (corruption in (choice.abbreviation, number, str(number)) and not isinstance(corruption, bool)):
+        if corruption in (choice.abbreviation, number, str(number)) and not isinstance(corruption, bool):
             return str(choice)
     allowed = ", ".join(f"{choice} ({choice.abbreviation}, {number})" for number, choice in info_dicts.CORRUPTIONS.items())
     raise InputError(f"unknown corruption {corruption!r}; allowed: {allowed}")

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,12 +76,15 @@ def impulse_noise(images_nchw: Tensor, parameter: float, noise: Noise) -> Tensor
 @elemental("Invert")
 def invert(images_nchw: Tensor, parameter: None, noise: Noise) -> Tensor:
     """255 - x."""
-    return 255 - images_nchw
+    return torch.rsub(images_nchw, 255)
 
 
 @elemental("Rotate90")
 def rotate90(images_nchw: Tensor, parameter: None, noise: Noise) -> Tensor:
     """A quarter turn counter-clockwise."""
+    if images_nchw.device.type == "cpu" and not images_nchw.requires_grad:
+        # numpy reads backwards, which torch's strides cannot: no index is needed.
+        return torch.from_numpy(images_nchw.numpy()[..., ::-1].swapaxes(2, 3).copy())
     size = images_nchw.shape[-1]
     return images_nchw.view(-1, size * size).index_select(1, _quarter_turn(size, images_nchw.device)).view_as(images_nchw)
 
@@ -109,9 +113,13 @@ def apply_step(
     if name not in FUNCTIONS:
         raise InputError(f"{name} is on the menu, but data/corruptions.py has no function @elemental({name!r})")
     noise = Noise(seed, [step for step in prefix if step != "Identity"] or ["Identity"], ids)
+    parameter = parameter_of(name, severities)
+    device = images_nchw.device.type
+    if not torch.is_autocast_enabled(device):
+        return FUNCTIONS[name](images_nchw, parameter, noise)
     # Under the autocast of a training step the matrix products would be rounded to bfloat16.
-    with torch.autocast(images_nchw.device.type, enabled=False):
-        return FUNCTIONS[name](images_nchw, parameter_of(name, severities), noise)
+    with torch.autocast(device, enabled=False):
+        return FUNCTIONS[name](images_nchw, parameter, noise)
 
 
 def corrupt(
@@ -191,8 +199,21 @@ def check_severities(severities: Mapping[str, int] | None) -> dict[str, int]:
 
 def parameter_of(name: str, severities: Mapping[str, int] | None = None) -> float | None:
     """The menu's parameter of a corruption at its severity in `severities` or else its default one; None where it has no parameter."""
-    choice = next(choice for choice in info_dicts.CORRUPTIONS.values() if choice == name)
-    severity = (severities or {}).get(name, choice.default)
+    return _parameter(name, severities[name]) if severities and name in severities else _published(name)
+
+
+# Looked up at every step of every batch, which would take longer than an inversion itself.
+@functools.lru_cache(maxsize=64)
+def _published(name: str) -> float | None:
+    return _parameter(name, _choice(name).default)
+
+
+def _choice(name: str) -> info_dicts.Choice:
+    return next(choice for choice in info_dicts.CORRUPTIONS.values() if choice == name)
+
+
+def _parameter(name: str, severity: int | None) -> float | None:
+    choice = _choice(name)
     if severity is None and not choice.severities:
         return None
     if not choice.severities:

@@ -22,12 +22,12 @@ class Noise:
     """
 
     def __init__(self, seed: int, prefix: Sequence[str], ids: Tensor | Sequence[int]):
-        self.ids = torch.as_tensor(ids, dtype=torch.int64)
-        self.key = _key(seed, tuple(str(name) for name in prefix))
+        self.seed, self.prefix, self.ids = seed, prefix, ids
 
     def bits(self, shape: Sequence[int], device: torch.device | str) -> Tensor:
         """Uniform int32 of shape (N, *shape); the position is the row-major index in `shape`, such as (C, H, W)."""
-        words = _words(self.key, self.ids.to(device))
+        key = _key(self.seed, tuple(str(name) for name in self.prefix))
+        words = _words(key, torch.as_tensor(self.ids, dtype=torch.int64).to(device))
         x = _counter(torch.Size(shape).numel(), torch.device(device)) + words[:, :1]
         shifted = torch.empty_like(x)
         _xor_shift(x, 16, shifted)
