@@ -1,6 +1,8 @@
 """Errors that are part of the interface: one line that says what, where, and what is allowed or which command helps."""
 
 import argparse
+import atexit
+import gc
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -44,6 +46,8 @@ class Arguments(argparse.ArgumentParser):
 
 def report_errors(call: Callable[[], int | None]) -> int:
     """Calls a function; its exit code (None is 0), or that of the error it raised, told in one line on stderr."""
+    # At its end the interpreter looks for cycles among all that was imported: with torch, longer than many a command takes.
+    atexit.register(gc.freeze)
     try:
         return call() or 0
     except InputError as error:

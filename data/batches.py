@@ -107,18 +107,26 @@ class Batches:
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The training batches of an epoch from number `first` on, the same for the same (seed, epoch)."""
-        n, num_views = len(self.train.labels), len(self.views)
-        generator = torch.Generator().manual_seed(derive("order", self.seed, epoch))
-        order = torch.randperm(n if self.paired else n * num_views, generator=generator).to(self.device)
-        noise_seed = derive("train", self.name, self.seed, epoch)
-        crops = self._crops(epoch)
-        for start, stop in spread(len(order), self.per_batch)[first:]:
-            chosen = order[start:stop]
+        n, crops = len(self.train.labels), self._crops(epoch)
+        for chosen in self.order(epoch, first):
             if self.paired:
-                images, labels, ids = self._take(chosen, crops)
-                yield Batch(self.to_network(self._views(images, ids, noise_seed)), labels.repeat(num_views), num_views)
+                labels = self.train.labels[chosen].repeat(len(self.views))
+                yield Batch(self.network_inputs(chosen, epoch, self.views, crops), labels, len(self.views))
             else:
-                yield self._pairs(chosen % n, chosen // n, crops, noise_seed)
+                yield self._pairs(chosen % n, chosen // n, crops, self._noise_seed(epoch))
+
+    def order(self, epoch: int, first: int = 0) -> Iterator[Tensor]:
+        """What the batches of an epoch hold, from number `first` on: positions of images, or image + images * view where views are not paired."""
+        n = len(self.train.labels)
+        generator = torch.Generator().manual_seed(derive("order", self.seed, epoch))
+        order = torch.randperm(n if self.paired else n * len(self.views), generator=generator).to(self.device)
+        for start, stop in spread(len(order), self.per_batch)[first:]:
+            yield order[start:stop]
+
+    def network_inputs(self, chosen: Tensor, epoch: int, views: Sequence[str], crops: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Training images at these positions as the network sees them in an epoch, (views * B, 3, H, W), view-major."""
+        images, _, ids = self._take(chosen, crops)
+        return self.to_network(self._views(images, ids, self._noise_seed(epoch), views))
 
     def validation(self) -> Iterator[Batch]:
         """The validation batches: the same pixels in every epoch, for every method and seed."""
@@ -136,6 +144,9 @@ class Batches:
                 levels = self._views(self.valid.images[start:stop], self.valid.ids[start:stop], seed)
             yield Batch(self.to_network(levels), self.valid.labels[start:stop].repeat(len(self.views)), len(self.views))
 
+    def _noise_seed(self, epoch: int) -> int:
+        return derive("train", self.name, self.seed, epoch)
+
     def _crops(self, epoch: int) -> tuple[Tensor, Tensor] | None:
         """Every training image's crop offset and flip of an epoch, so that all views and all methods share them."""
         if self.padding is None:
@@ -151,11 +162,13 @@ class Batches:
             images = crop_flip(images, crops[0][chosen], crops[1][chosen], self.padding)
         return images, self.train.labels[chosen], self.train.ids[chosen]
 
-    def _views(self, images: Tensor, ids: Tensor, seed: int) -> Tensor:
-        """Grey levels of all views of the images, (views * B, C, H, W), view-major; points that are no images as they are."""
+    def _views(self, images: Tensor, ids: Tensor, seed: int, views: Sequence[str] | None = None) -> Tensor:
+        """Grey levels of views (by default all) of the images, (views * B, C, H, W), view-major; points that are no images as they are."""
         if self.points:
             return images
-        return torch.cat([quantize(corrupt(images, (view,), ids=ids, seed=seed, severities=self.severities)) for view in self.views])
+        return torch.cat(
+            [quantize(corrupt(images, (view,), ids=ids, seed=seed, severities=self.severities)) for view in views or self.views]
+        )
 
     def _pairs(self, chosen: Tensor, views: Tensor, crops: tuple[Tensor, Tensor] | None, seed: int) -> Batch:
         """A batch of (image, corruption) pairs, grouped by corruption (the order inside a batch has no meaning)."""

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,39 +20,48 @@ from errors import InputError
 
 Elemental = Callable[[Tensor, Any, Noise], Tensor]
 FUNCTIONS: dict[str, Elemental] = {}
+_FIXED: set[str] = set()
 
 # Values of a batch that `corrupt` takes at once on a CPU: beyond it the temporaries fall out of the cache.
 PIECE = 2**20
 
 
-def elemental(name: str) -> Callable[[Elemental], Elemental]:
+def elemental(name: str, draws: bool = True) -> Callable[[Elemental], Elemental]:
     """Registers `function(images_nchw, parameter, noise) -> images_nchw` as the corruption of that name on the menu.
 
     Images are float32 (N, C, S, S) in 0..255, contiguous; the result is a new tensor in 0..255, the input is left as it is. `parameter` is the
-    menu's value at the severity, None where there is none. The result of an image must not depend on the others in the batch.
+    menu's value at the severity, None where there is none. The result of an image must not depend on the others in the batch. Where `draws` is
+    false, it does not depend on the noise either, and what is made of it may be kept between epochs.
     """
 
     def register(function: Elemental) -> Elemental:
         FUNCTIONS[name] = function
+        if not draws:
+            _FIXED.add(name)
         return function
 
     return register
 
 
-@elemental("Identity")
+def draws(name: str) -> bool:
+    """Whether a corruption may look different in every epoch."""
+    return name not in _FIXED
+
+
+@elemental("Identity", draws=False)
 def identity(images_nchw: Tensor, parameter: None, noise: Noise) -> Tensor:
     """A copy of the clean images."""
     return images_nchw.clone()
 
 
-@elemental("Contrast")
+@elemental("Contrast", draws=False)
 def contrast(images_nchw: Tensor, parameter: float, noise: Noise) -> Tensor:
     """mean + parameter * (x - mean), with the mean of each image and channel."""
     means = images_nchw.mean((2, 3), keepdim=True)
     return torch.lerp(means, images_nchw, parameter).clamp_(0, 255)
 
 
-@elemental("GaussianBlur")
+@elemental("GaussianBlur", draws=False)
 def gaussian_blur(images_nchw: Tensor, parameter: float, noise: Noise) -> Tensor:
     """Gaussian filter of standard deviation `parameter` pixels, cut at 4 of them, edge pixels repeated, each channel by itself."""
     matrix = _blur_matrix(images_nchw.shape[-1], parameter, images_nchw.device)
@@ -73,13 +81,13 @@ def impulse_noise(images_nchw: Tensor, parameter: float, noise: Noise) -> Tensor
     return torch.clamp(images_nchw, salt, pepper).clamp_(0, 255)
 
 
-@elemental("Invert")
+@elemental("Invert", draws=False)
 def invert(images_nchw: Tensor, parameter: None, noise: Noise) -> Tensor:
     """255 - x."""
     return torch.rsub(images_nchw, 255)
 
 
-@elemental("Rotate90")
+@elemental("Rotate90", draws=False)
 def rotate90(images_nchw: Tensor, parameter: None, noise: Noise) -> Tensor:
     """A quarter turn counter-clockwise."""
     if images_nchw.device.type == "cpu" and not images_nchw.requires_grad:
@@ -89,7 +97,7 @@ def rotate90(images_nchw: Tensor, parameter: None, noise: Noise) -> Tensor:
     return images_nchw.view(-1, size * size).index_select(1, _quarter_turn(size, images_nchw.device)).view_as(images_nchw)
 
 
-@elemental("Swirl")
+@elemental("Swirl", draws=False)
 def swirl(images_nchw: Tensor, parameter: float, noise: Noise) -> Tensor:
     """Swirl of strength `parameter` about (S / 2, S / 2) with radius sqrt(2) S / 2, bilinear, the image reflected at its edge pixels' centres."""
     size = images_nchw.shape[-1]

@@ -15,6 +15,7 @@ from data.content import DataSet
 from losses.contrastive import contrastive_loss
 from models.networks import build_module
 from train.method import Method, Stage, Step, load_network
+from train.prefixes import PrefixedBatch, PrefixedBatches
 
 
 def fresh_module(experiment: Any, level: int) -> nn.Module:
@@ -28,6 +29,10 @@ class Module(Method):
         self.views = (experiment.corruption, "Identity")
         self.backbone = load_network(experiment.backbone, device)
         self.level = 0
+        self.prefixed = PrefixedBatches(super().batches())
+
+    def batches(self) -> PrefixedBatches:
+        return self.prefixed
 
     def stages(self) -> list[Stage]:
         e = self.experiment
@@ -38,6 +43,9 @@ class Module(Method):
 
     def build(self, stage: Stage, results: dict[str, dict[str, float]]) -> nn.Module:
         self.level = int(stage.name.removeprefix("search-level")) if stage.name != "train" else self.facts(results)["level"]
+        level = self.level
+        # At level 0 there is nothing below the module.
+        self.prefixed.begin((lambda images: self.backbone(images, 0, level)) if level else None)
         return fresh_module(self.experiment, self.level)
 
     def facts(self, results: dict[str, dict[str, float]]) -> dict[str, Any]:
@@ -49,7 +57,9 @@ class Module(Method):
     def loss(self, network: nn.Module, batch: Batch) -> Step:
         e = self.experiment
         with torch.no_grad():
-            before = self.backbone(batch.images_nchw, 0, self.level)
+            ready = [batch.features_n] if isinstance(batch, PrefixedBatch) else []
+            own = [self.backbone(batch.images_nchw, 0, self.level)] if len(batch.images_nchw) else []
+            before = torch.cat([*own, *ready]) if ready else own[0]
         corrupted, clean = before.chunk(2)
         after = network(before) if e.pass_through else torch.cat([network(corrupted), clean])
         logits = self.backbone(after, self.level)
