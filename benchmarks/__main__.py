@@ -74,15 +74,15 @@ def machine() -> dict[str, Any]:
 def table(figures: Sequence[Figure]) -> str:
     """All figures with their goals side by side."""
     width = max(len(own.name) for own in figures)
-    lines = [f"{'':<{width}} {'ours':>12} {'other':>12} {'unit':>9} {'ratio':>7}  goal"]
+    lines = [f"{'':<{width}} {'ours':>12} {'other':>12} {'unit':>9} {'ratio':>7}  {'of the rounds':<15} goal"]
     for own in figures:
         goal = "" if own.goal is None else f"{'at most' if own.at_most else 'at least'} {own.goal:g}"
         missed = "  MISSED" if own.met is False else ""
         if own.measured:
-            both = f"{statistics.median(own.ours):>12,.4g} {statistics.median(own.other):>12,.4g} {own.unit:>9} {own.ratio:>7.3g}"
+            both = f"{statistics.median(own.ours):>12,.4g} {statistics.median(own.other):>12,.4g} {own.unit:>9} {own.ratio:>7.3g}  {f'{own.range[0]:.3g}..{own.range[1]:.3g}':<15}"
         else:
-            both = f"{'not measured':>43}"
-        lines.append(f"{own.name:<{width}} {both}  {goal}{missed}".rstrip())
+            both = f"{'not measured':>43}  {'':<15}"
+        lines.append(f"{own.name:<{width}} {both} {goal}{missed}".rstrip())
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """How a benchmark's figures are given: medians with their range, and one row per comparison."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -14,7 +14,10 @@ def spread(figures: Sequence[float]) -> str:
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table: what both sides took in every round, and the goal of the ratio of their medians; no figures where it could not be measured."""
+    """One line of the table: what both sides took in every round, and the goal of their ratio; no figures where it could not be measured.
+
+    Images per second are to be high, seconds and all else low.
+    """
 
     name: str
     ours: Sequence[float]
@@ -33,8 +36,16 @@ class Figure:
 
     @property
     def ratio(self) -> float:
-        """Ours over the other's."""
+        """Ours over the other's: the median over rounds, whose sides come one after the other, so what the machine does beside falls on both."""
+        if len(self.ours) == len(self.other):
+            return statistics.median(a / b for a, b in zip(self.ours, self.other))
         return statistics.median(self.ours) / statistics.median(self.other)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The lowest and the highest ratio of a round; of the medians alone where rounds are not paired."""
+        ratios = [a / b for a, b in zip(self.ours, self.other)] if len(self.ours) == len(self.other) else [self.ratio]
+        return min(ratios), max(ratios)
 
     @property
     def met(self) -> bool | None:
@@ -44,7 +55,7 @@ class Figure:
         return self.ratio <= self.goal if self.at_most else self.ratio >= self.goal
 
 
-def in_turns(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def in_turns(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """The seconds of every side in every round, one after the other; a first round, which warms up, does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):

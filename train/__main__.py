@@ -25,6 +25,7 @@ from train.needs import refuse_missing, require_data
 from train.pool import default_workers
 from train.run import remove_dead_lock
 from train.slurm import available
+from train.start import uncollected
 from train.waves import full_states, queued_experiments, read_states, remainder
 
 
@@ -97,8 +98,8 @@ def run_alone(todo: Sequence[Entry], entry: Entry, tags: tuple[str, ...]) -> Non
     if not todo:
         print(f"{label(entry)}: done already, in {entry.experiment.directory}")
         return
-    from train.runner import run_experiment
-
+    with uncollected():
+        from train.runner import run_experiment
     run_experiment(entry.experiment, tags, quiet=False)
     print(f"{label(entry)}: done, in {entry.experiment.directory}")
 

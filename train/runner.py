@@ -1,5 +1,6 @@
 """Running one experiment: its training in its run directory, its evaluation, and what W&B is told of both."""
 
+import sys
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -75,7 +76,14 @@ def run_experiment(
 def train(run: Run, dataset: datasets.DataSet, tracker: Tracker, quiet: bool) -> None:
     """The training of an experiment, up to its done.json."""
     experiment = run.experiment
-    method = method_class(experiment.method)(experiment, dataset, choose_device(experiment.device))
+    device = choose_device(experiment.device)
+    if (
+        device.type == "cpu"
+        and getattr(experiment, "precision", "float32") == "bfloat16"
+        and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    ):
+        print(f"warning: {experiment.name}: precision: this processor emulates bfloat16, many times slower than float32", file=sys.stderr)
+    method = method_class(experiment.method)(experiment, dataset, device)
     facts = Loop(run, method, tracker.epoch, quiet).train() if method.stages() else {}
     run.finish(facts)
     remove_checkpoints(run.directory)
