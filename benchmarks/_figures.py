@@ -12,11 +12,15 @@ def spread(figures: Sequence[float]) -> str:
     return f"{statistics.median(figures):>12,.{digits}f}  ({min(figures):,.{digits}f} .. {max(figures):,.{digits}f})"
 
 
+# What is to be high; all else is to be low.
+HIGH = ("images/s", "share", "FLOP/s")
+
+
 @dataclass(frozen=True)
 class Figure:
     """One line of the table: what both sides took in every round, and the goal of their ratio; no figures where it could not be measured.
 
-    Images per second are to be high, seconds and all else low.
+    What it is in says whether that is at least (HIGH) or at most.
     """
 
     name: str
@@ -28,7 +32,7 @@ class Figure:
     @property
     def at_most(self) -> bool:
         """Whether less is better, as of times."""
-        return self.unit != "images/s"
+        return self.unit not in HIGH
 
     @property
     def measured(self) -> bool:

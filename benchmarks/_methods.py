@@ -1,5 +1,6 @@
 """Methods on images drawn at random, which changes no time, with finished prerequisites whose weights are drawn, too."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,13 @@ class Trainer:
         self.training.example = FirstInput(method.product(self.network))
         self.training.penalties = Penalties(method.experiment, self.network, method.product(self.network), self.training.example)
         self.batches = method.batches()
-        self.ready: list[Batch] = list(self.batches.epoch(0))
+        if method.experiment.compile:
+            self.network.compile()
+
+    @cached_property
+    def ready(self) -> list[Batch]:
+        """The batches of an epoch."""
+        return list(self.batches.epoch(0))
 
     def epoch(self) -> float:
         """An epoch as the loop has it; the seconds of its training, without validation."""

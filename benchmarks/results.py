@@ -41,9 +41,9 @@ ROUNDS = 3  # of ours; the script's thousand requests in a row are one
 AGE = 3600  # seconds since the last heartbeat: of a run that ended an hour ago
 
 
-def write_runs(study: Study) -> list[Experiment]:
+def write_runs(study: Study, seeds: int = SEEDS) -> list[Experiment]:
     """Finished and evaluated runs: every system with every seed."""
-    pairs = itertools.product(SYSTEMS, range(SEEDS))
+    pairs = itertools.product(SYSTEMS, range(seeds))
     return [study.trained({**entry, "seed": seed, "epochs": EPOCHS}, random_bits(seed)) for entry, seed in pairs]
 
 

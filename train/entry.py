@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_serializer, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationInfo, field_serializer, field_validator, model_validator
 
 import info_dicts
 from errors import InputError
@@ -26,10 +26,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # The three seeds of the published study.
 SEEDS = (38164641, 13579111, 24681012)
 # Fields that change nothing of what is computed, so they are not in the hash.
-UNHASHED = ("study", "tags", "evaluation", "analyses", "metrics", "device", "threads")
+UNHASHED = ("study", "tags", "evaluation", "analyses", "metrics", "device", "threads", "compile")
 # What a nested prerequisite takes from the entry around it where it says nothing itself; never lr or weight.
 INHERITED = (
-    "dataset", "model", "seed", "epochs", "batch_size", "precision", "severities", "augmentation", "study", "tags", "evaluation", "device", "threads",
+    "dataset", "model", "seed", "epochs", "batch_size", "precision", "severities", "augmentation", "study", "tags", "evaluation", "device", "threads", "compile",
 )  # fmt: skip
 
 
@@ -63,6 +63,8 @@ class Experiment(BaseModel):
     analyses: Analyses = {}
     device: Device = "auto"
     threads: Annotated[Whole, Field(ge=1, le=1024)] | None = None
+    # Whether torch's compiler makes the network that is trained: minutes at the start, for long trainings on a GPU.
+    compile: StrictBool = False
 
     @classmethod
     def part(cls, key: str, raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -212,6 +212,8 @@ class Loop:
         training.penalties = Penalties(e, network, self.method.product(network), training.example)
         if self.pruning is not None and number == len(self.stages) - 1:
             training.pruned_from = stage.epochs - self.pruning.epochs
+        if e.compile:
+            network.compile()
         if resumed is None:
             torch.manual_seed(derive("dropout", e.seed, stage.name))
         else:

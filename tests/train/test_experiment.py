@@ -253,7 +253,14 @@ def test_a_default_written_out_is_the_same_experiment():
 
 def test_what_changes_nothing_is_not_in_the_hash():
     assert build(IDENTITY | {"metrics": ["mcc"]}).hash == build(IDENTITY).hash
-    apart = {"study": "x", "tags": ["y"], "device": "cpu", "threads": 1, "evaluation": {"images": 10, "compositions": "elementals"}}
+    apart = {
+        "study": "x",
+        "tags": ["y"],
+        "device": "cpu",
+        "threads": 1,
+        "compile": True,
+        "evaluation": {"images": 10, "compositions": "elementals"},
+    }
     assert build(SYSTEM | apart).hash == build(SYSTEM).hash
 
 

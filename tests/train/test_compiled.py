@@ -1,0 +1,29 @@
+"""`compile: true` trains the same network, as far as rounding goes, and a stopped run goes on."""
+
+import pytest
+
+from tests.train.runs import COMMON, facts, metrics, train, weights
+
+pytestmark = [pytest.mark.usefixtures("small_runs"), pytest.mark.slow]
+
+ENTRIES = {
+    "CrossEntropy": {"method": "CrossEntropy", "lr": 0.01},
+    "Contrastive": {"method": "Contrastive", "lr": 0.01, "weight": 0.1},
+    "Module": {"method": "Module", "corruption": "Invert", "level": 2, "lr": 0.01, "weight": 0.5, "backbone": {"lr": 0.01}},
+}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_compiled_network_is_trained_as_another(name, tmp_path, monkeypatch):
+    entry = COMMON | ENTRIES[name]
+    found = []
+    for compiled in (False, True):
+        monkeypatch.setenv("PALIMPSEST_RUNS", str(tmp_path / str(compiled)))
+        if "backbone" in entry:
+            train(COMMON | {"method": "Identity", "lr": 0.01})
+        experiment = train(entry | {"compile": compiled})
+        found.append((weights(experiment).keys(), [row["train_loss"] for row in metrics(experiment)], facts(experiment)["valid_loss"]))
+    (names, losses, valid), (compiled_names, compiled_losses, compiled_valid) = found
+    assert compiled_names == names
+    assert compiled_losses == pytest.approx(losses, rel=1e-3)
+    assert compiled_valid == pytest.approx(valid, rel=1e-2)
