@@ -4,10 +4,11 @@ The search trains a fresh module at every level for a few epochs of the same sch
 validation accuracy (the lowest of equals); then a newly initialised module is trained there.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from data.batches import Batch
@@ -29,9 +30,12 @@ class Module(Method):
         self.views = (experiment.corruption, "Identity")
         self.backbone = load_network(experiment.backbone, device)
         self.level = 0
-        self.prefixed = PrefixedBatches(super().batches())
+        self.prefix: Callable[[Tensor], Tensor] | None = None
+        self.prefixed: PrefixedBatches | None = None
 
     def batches(self) -> PrefixedBatches:
+        if self.prefixed is None:
+            self.prefixed = PrefixedBatches(super().batches(), self.prefix)
         return self.prefixed
 
     def stages(self) -> list[Stage]:
@@ -45,7 +49,9 @@ class Module(Method):
         self.level = int(stage.name.removeprefix("search-level")) if stage.name != "train" else self.facts(results)["level"]
         level = self.level
         # At level 0 there is nothing below the module.
-        self.prefixed.begin((lambda images: self.backbone(images, 0, level)) if level else None)
+        self.prefix = (lambda images: self.backbone(images, 0, level)) if level else None
+        if self.prefixed is not None:
+            self.prefixed.begin(self.prefix)
         return fresh_module(self.experiment, self.level)
 
     def facts(self, results: dict[str, dict[str, float]]) -> dict[str, Any]:

@@ -29,9 +29,9 @@ class PrefixedBatches:
     training that goes on from a checkpoint meets the same bits.
     """
 
-    def __init__(self, batches: Batches):
+    def __init__(self, batches: Batches, prefix: Callable[[Tensor], Tensor] | None):
         self.batches = batches
-        self.begin(None)
+        self.begin(prefix)
 
     def begin(self, prefix: Callable[[Tensor], Tensor] | None) -> None:
         """Forgets what is kept; from here on with another prefix, or none."""
