@@ -29,6 +29,8 @@ def drawn(name: str, train: int, other: int = 0) -> DataSet:
     generator = np.random.default_rng(0)
 
     def split(count: int) -> Split:
+        if facts.facts.get("values"):
+            return Split(generator.standard_normal((count, *facts.shape), dtype=np.float32), np.zeros(count, np.int64), np.arange(count))
         images = generator.integers(0, 256, (count, *facts.shape), dtype=np.uint8)
         return Split(images, np.arange(count) % facts.classes, np.arange(count))
 

@@ -34,7 +34,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "Autoencoder": COMMON | {"method": "Autoencoder", "corruption": "GaussianBlur"},
     "JointClassifier": COMMON | {"method": "JointClassifier", "autoencoder": {"lr": 0.01}},
     "Router": COMMON | {"method": "Router"},
-    "Regression": {"dataset": "Polynomials", "lr": 0.01, "epochs": 1, "method": "Regression"},
+    "Regression": {"dataset": "Polynomials", "lr": 1e-5, "epochs": 1, "method": "Regression"},
     "Teacher": CUES | {"method": "Teacher", "mechanism": "B"},
     **{
         f"Student, {loss}": CUES | {"method": "Student", "mechanism": "P", "loss": loss, "teacher": TEACHER}
