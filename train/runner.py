@@ -1,5 +1,7 @@
 """Running one experiment: its training in its run directory, its evaluation, and what W&B is told of both."""
 
+import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -37,7 +39,9 @@ def run_experiment(
     if found.name == "stale":
         raise InputError(f"{experiment.directory}: {found.detail}")
     dataset = datasets.load(experiment.dataset)
-    choose_device(experiment.device)
+    device = choose_device(experiment.device)
+    if experiment.compile and device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise InputError(f"{experiment.name}: compile: torch's compiler needs a C++ compiler, and there is no g++ (nor what CXX names)")
     if experiment.threads:
         torch.set_num_threads(experiment.threads)
     with open_run(experiment) as run:

@@ -1,10 +1,13 @@
 """`compile: true` trains the same network, as far as rounding goes, and a stopped run goes on."""
 
+import shutil
+
 import pytest
 
+from errors import InputError
 from tests.train.runs import COMMON, facts, metrics, train, weights
 
-pytestmark = [pytest.mark.usefixtures("small_runs"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("small_runs")
 
 ENTRIES = {
     "CrossEntropy": {"method": "CrossEntropy", "lr": 0.01},
@@ -13,6 +16,14 @@ ENTRIES = {
 }
 
 
+def test_without_a_compiler_it_is_one_line(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match="compile: torch's compiler needs a C"):
+        train(COMMON | {"method": "Identity", "lr": 0.01, "compile": True})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 @pytest.mark.parametrize("name", ENTRIES)
 def test_a_compiled_network_is_trained_as_another(name, tmp_path, monkeypatch):
     entry = COMMON | ENTRIES[name]
