@@ -36,10 +36,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "Router": COMMON | {"method": "Router"},
     "Regression": {"dataset": "Polynomials", "lr": 1e-5, "epochs": 1, "method": "Regression"},
     "Teacher": CUES | {"method": "Teacher", "mechanism": "B"},
-    **{
-        f"Student, {loss}": CUES | {"method": "Student", "mechanism": "P", "loss": loss, "teacher": TEACHER}
-        for loss in ("Base", "Jacobian", "CRD")
-    },
+    **{f"Student, {loss}": CUES | {"method": "Student", "mechanism": "P", "loss": loss, "teacher": TEACHER} for loss in ("Base", "CRD")},
 }
 
 
