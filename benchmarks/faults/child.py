@@ -22,6 +22,7 @@ from data import datasets
 from data.batches import Batch, Batches
 from train import entry, evaluation, loop
 from train.__main__ import main
+from train.prefixes import PrefixedBatches
 
 TRAIN_IMAGES, VALID_IMAGES, PART_IMAGES = 300, 100, 20
 # An hour's epoch is followed by a checkpoint, so these short ones are; and one is written inside many of them.
@@ -88,18 +89,27 @@ def in_batches(name: str) -> Callable[[Fuse], None]:
     """In the n-th epoch or validation, after its first batch."""
 
     def plant(fuse: Fuse) -> None:
-        full = getattr(Batches, name)
+        # Batches may be made from others, whose epochs and validations are no further ones.
+        inside = False
 
-        def batches(self: Batches, *arguments: Any) -> Iterator[Batch]:
-            due = fuse.due()
-            for number, batch in enumerate(full(self, *arguments)):
-                if due and number:
+        def counted(full: Callable[..., Iterator[Batch]]) -> Callable[..., Iterator[Batch]]:
+            def batches(self: object, *arguments: Any) -> Iterator[Batch]:
+                nonlocal inside
+                outer, inside = not inside, True
+                due = outer and fuse.due()
+                for number, batch in enumerate(full(self, *arguments)):
+                    if due and number:
+                        fuse.blow()
+                    yield batch
+                if due:
                     fuse.blow()
-                yield batch
-            if due:
-                fuse.blow()
+                if outer:
+                    inside = False
 
-        setattr(Batches, name, batches)
+            return batches
+
+        for kind in (Batches, PrefixedBatches):
+            setattr(kind, name, counted(getattr(kind, name)))
 
     return plant
 
