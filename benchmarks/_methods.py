@@ -14,10 +14,8 @@ from data.facts import dataset_choice
 from train.build import build
 from train.checkpoint import save_weights
 from train.entry import Experiment
-from train.loop import Loop, Training
+from train.loop import Loop
 from train.method import Method, method_class
-from train.optimizers import make_optimizer
-from train.penalties import FirstInput, Penalties
 from train.run import Run, open_run
 
 CPU = torch.device("cpu")
@@ -64,16 +62,8 @@ class Trainer:
 
     def __init__(self, method: Method, run: Run):
         self.method, self.loop = method, Loop(run, method, lambda row, epoch: None, quiet=True)
-        stage = method.stages()[-1]
-        torch.manual_seed(0)
-        self.network = method.build(stage, {}).to(method.device)
-        self.optimizer = make_optimizer(self.network.parameters(), method.experiment)
-        self.training = Training(0, stage, self.network, self.optimizer, method.device)
-        self.training.example = FirstInput(method.product(self.network))
-        self.training.penalties = Penalties(method.experiment, self.network, method.product(self.network), self.training.example)
-        self.batches = method.batches()
-        if method.experiment.compile:
-            self.network.compile()
+        self.training = self.loop.begin(0, method.stages()[-1])
+        self.network, self.optimizer, self.batches = self.training.network, self.training.optimizer, method.batches()
 
     @cached_property
     def ready(self) -> list[Batch]:

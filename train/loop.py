@@ -199,8 +199,8 @@ class Loop:
             "train_seconds": self.seconds,
         }
 
-    def train_stage(self, number: int, stage: Stage, batches: Batches, resumed: dict[str, Any] | None, bar: Any) -> Training:
-        """One training from fresh weights, or from a checkpoint inside it."""
+    def begin(self, number: int, stage: Stage) -> Training:
+        """A training as it is before its first step: fresh weights, and what belongs to them."""
         e = self.experiment
         torch.manual_seed(derive("initialisation", e.seed, stage.name.partition("-")[0]))
         network = self.method.build(stage, self.results).to(self.device)
@@ -214,6 +214,12 @@ class Loop:
             training.pruned_from = stage.epochs - self.pruning.epochs
         if e.compile:
             network.compile()
+        return training
+
+    def train_stage(self, number: int, stage: Stage, batches: Batches, resumed: dict[str, Any] | None, bar: Any) -> Training:
+        """One training from fresh weights, or from a checkpoint inside it."""
+        e, training = self.experiment, self.begin(number, stage)
+        network = training.network
         if resumed is None:
             torch.manual_seed(derive("dropout", e.seed, stage.name))
         else:

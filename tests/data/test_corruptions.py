@@ -382,3 +382,9 @@ def test_the_gpu_gives_the_same_noise_and_grey_levels(composition):
 def test_noise_objects_cost_nothing_until_they_are_asked(monkeypatch):
     monkeypatch.setattr(Noise, "bits", lambda *_: pytest.fail("noise was drawn"))
     corrupt(some_images((1, 8, 8)), "CO-GB-IN-R90-SW", ids=range(8), seed=0)
+
+
+@pytest.mark.parametrize("name", MENU)
+def test_a_corruption_draws_where_it_says_so(name):
+    images, ids = some_images((1, 28, 28)), range(8)
+    assert torch.equal(*(corrupt(images, (name,), ids=ids, seed=seed) for seed in (1, 2))) is not corruptions.draws(name)

@@ -1,8 +1,10 @@
 """Optimizers and schedules: each step against its definition, the rates against those of torch, and that a stopped or killed run goes on with the same bits."""
 
+import gc
 import itertools
 import subprocess
 import sys
+from contextlib import suppress
 from random import Random
 
 import numpy as np
@@ -23,6 +25,7 @@ from train.entry import ROOT
 from train.method import method_class
 from train.optimizers import learning_rate, make_optimizer
 from train.runner import run_experiment
+from train.start import uncollected
 
 pytestmark = pytest.mark.usefixtures("small_runs")
 
@@ -54,6 +57,13 @@ def test_a_training_starts_without_what_it_does_not_use():
     """The compiler, which torch's optimizers import, and the libraries of analyses and figures take longer than torch itself."""
     ended = subprocess.run([sys.executable, "-c", START], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout == "\n"
+
+
+def test_the_collector_rests_while_modules_are_imported_and_works_again_after_an_error():
+    with suppress(ImportError), uncollected():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
 
 
 def sgd(p, gradients, lr, momentum, decay):
