@@ -12,14 +12,17 @@ fi
 
 declare -A pids
 is() { [ "$(cat "/proc/$1/comm" 2>/dev/null)" = "$2" ]; }
+# A process may be gone before it is looked at: it then carries nothing, and no signal reaches it.
+carries() { grep -qzxF "$2" "$1/environ" 2>/dev/null; }
+signal() { kill "-$1" "$2" 2>/dev/null || true; }
 tell() { # NAME...: SIGTERM, also to one that is paused
   local name pid
   for name in "$@"; do
     pid=$(cat "$dir/run/$name.pid" 2>/dev/null) || continue
     if [ -n "$pid" ] && is "$pid" "$name"; then
       pids[$name]=$pid
-      kill -TERM "$pid" || true
-      kill -CONT "$pid" || true
+      signal TERM "$pid"
+      signal CONT "$pid"
     fi
   done
 }
@@ -29,15 +32,15 @@ tell slurmctld
 for process in /proc/[0-9]*; do
   pid=${process#/proc/}
   if is "$pid" slurmstepd; then
-    ! { ls -l "$process/fd" 2>/dev/null || true; } | grep -qF "$dir/" || kill -KILL "$pid" || true
-  elif grep -qzxF "SLURM_CONF=$dir/slurm.conf" "$process/environ" 2>/dev/null && grep -qzxF "SLURM_CLUSTER_NAME=palimpsest" "$process/environ"; then
-    kill -KILL "$pid" || true
+    ! { ls -l "$process/fd" 2>/dev/null || true; } | grep -qF "$dir/" || signal KILL "$pid"
+  elif carries "$process" "SLURM_CONF=$dir/slurm.conf" && carries "$process" SLURM_CLUSTER_NAME=palimpsest; then
+    signal KILL "$pid"
   fi
 done
 tell slurmd munged
 end=$((SECONDS + 10))
 for name in "${!pids[@]}"; do
   while is "${pids[$name]}" "$name" && [ $SECONDS -lt $end ]; do sleep 0.1; done
-  if is "${pids[$name]}" "$name"; then kill -KILL "${pids[$name]}" || true; fi
+  if is "${pids[$name]}" "$name"; then signal KILL "${pids[$name]}"; fi
 done
 rm -rf "$dir"

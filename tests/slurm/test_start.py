@@ -1,6 +1,7 @@
 """start.sh and stop.sh: on loopback alone, twice is once, nothing of others is touched, nothing is left."""
 
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -96,3 +97,35 @@ def test_stopping_ends_every_process_of_a_job(slurm, tmp_path):
     assert not {26827, 26828} & listening().keys()
     # The other one was not its business.
     assert subprocess.run(["scontrol", "ping"], capture_output=True, text=True, timeout=30).stdout.strip().endswith("UP")
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+def test_stopping_is_quiet_about_a_process_that_ends_by_itself(tmp_path, looks):
+    """It is gone after so many looks at its environment: a grep that ends it stands in the path."""
+    folder, tools = tmp_path / "dying", tmp_path / "tools"
+    folder.mkdir()
+    tools.mkdir()
+    (folder / "slurm.conf").write_text("# written by Palimpsest's tests/slurm/start.sh\n")
+    carried = f"SLURM_CONF={folder}/slurm.conf SLURM_CLUSTER_NAME=palimpsest"
+    with subprocess.Popen(
+        ["bash", "-c", f"{carried} sleep 98763 & echo $!; wait"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as parent:
+        assert parent.stdout
+        pid = int(parent.stdout.readline())
+        (tools / "grep").write_text(f"""#!/bin/bash
+{shutil.which("grep")} "$@"
+code=$?
+if [ "${{@: -1}}" = /proc/{pid}/environ ]; then
+  echo >>{tmp_path}/looks
+  if [ "$(wc -l <{tmp_path}/looks)" = {looks} ]; then
+    kill -KILL {pid}
+    while [ -e /proc/{pid} ]; do sleep 0.01; done
+  fi
+fi
+exit $code
+""")
+        (tools / "grep").chmod(0o755)
+        stopped = script("stop.sh", PALIMPSEST_SLURM_DIR=folder, PATH=f"{tools}:{os.environ['PATH']}")
+        assert (stopped.returncode, stopped.stderr) == (0, "")
+        assert len((tmp_path / "looks").read_text().splitlines()) >= looks
+    assert not folder.exists()
