@@ -47,11 +47,15 @@ def run(chosen: Sequence[str], names: Sequence[str], path: Path | None) -> int:
         raise InputError(f"--json {path}: {path.absolute().parent} is no folder")
     where = machine()
     print(", ".join(f"{key} {value}" for key, value in where.items()), flush=True)
-    figures = [figure for name in chosen for figure in importlib.import_module(f"benchmarks.{name}").run()]
+    figures: list[Figure] = []
+    for name in chosen:
+        print(f"\n{name}", flush=True)
+        figures += importlib.import_module(f"benchmarks.{name}").run()
+        if path is not None:
+            # After each: the whole takes an hour.
+            rows = [asdict(own) | {"ratio": own.ratio if own.measured else None, "at_most": own.at_most, "met": own.met} for own in figures]
+            write_atomically(path, json.dumps({"machine": where | {"load_after": os.getloadavg()[0]}, "figures": rows}, indent=1).encode())
     print(f"\n{table(figures)}")
-    if path is not None:
-        rows = [asdict(own) | {"ratio": own.ratio if own.measured else None, "at_most": own.at_most, "met": own.met} for own in figures]
-        write_atomically(path, json.dumps({"machine": where | {"load_after": os.getloadavg()[0]}, "figures": rows}, indent=1).encode())
     return 0
 
 
