@@ -44,8 +44,8 @@ class Arguments(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see: {self.prog} --help\n")
 
 
-def report_errors(call: Callable[[], int | None]) -> int:
-    """Calls a function; its exit code (None is 0), or that of the error it raised, told in one line on stderr."""
+def report_errors(call: Callable[[], int | None], interrupted: str = "the same command goes on where this one stopped") -> int:
+    """Calls a function; its exit code (None is 0), or that of the error it raised, told in one line on stderr. `interrupted`: what control-C means for its user."""
     # At its end the interpreter looks for cycles among all that was imported: with torch, longer than many a command takes.
     atexit.register(gc.freeze)
     try:
@@ -60,7 +60,7 @@ def report_errors(call: Callable[[], int | None]) -> int:
         print(f"stopped: {error}", file=sys.stderr)
         return COME_AGAIN
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        print(f"interrupted; {interrupted}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ from benchmarks._figures import Figure
 from errors import Arguments, InputError, report_errors
 from train.run import write_atomically
 
+LIBRARIES = ("torch", "numpy", "scikit-image", "kornia", "scikit-learn")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     names = sorted(file.name for file in pkgutil.iter_modules(benchmarks.__path__) if not (file.name.startswith("_") or file.ispkg))
@@ -37,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument("name", nargs="*", help=f"which: {', '.join(names)} (default: all)")
     arguments.add_argument("--json", metavar="FILE", type=Path, help="writes the figures of all rounds, the machine and the versions")
     options = arguments.parse_args(argv)
-    return report_errors(lambda: run(options.name or names, names, options.json))
+    kept = f"{options.json} has the benchmarks that were finished" if options.json else "nothing is kept without --json"
+    return report_errors(lambda: run(options.name or names, names, options.json), kept)
 
 
 def run(chosen: Sequence[str], names: Sequence[str], path: Path | None) -> int:
@@ -45,12 +49,14 @@ def run(chosen: Sequence[str], names: Sequence[str], path: Path | None) -> int:
         raise InputError(f"no benchmark {', '.join(unknown)}; allowed: {', '.join(names)}")
     if path is not None and not path.absolute().parent.is_dir():
         raise InputError(f"--json {path}: {path.absolute().parent} is no folder")
+    if path is not None and path.is_dir():
+        raise InputError(f"--json {path}: a folder, but a file is to be written")
     where = machine()
     print(", ".join(f"{key} {value}" for key, value in where.items()), flush=True)
     figures: list[Figure] = []
     for name in chosen:
         print(f"\n{name}", flush=True)
-        figures += importlib.import_module(f"benchmarks.{name}").run()
+        figures += load(name).run()
         if path is not None:
             # After each: the whole takes an hour.
             rows = [asdict(own) | {"ratio": own.ratio if own.measured else None, "at_most": own.at_most, "met": own.met} for own in figures]
@@ -59,11 +65,19 @@ def run(chosen: Sequence[str], names: Sequence[str], path: Path | None) -> int:
     return 0
 
 
+def load(name: str) -> ModuleType:
+    """A benchmark. Raises InputError where a library that it compares with is not installed."""
+    try:
+        return importlib.import_module(f"benchmarks.{name}")
+    except ModuleNotFoundError as error:
+        raise InputError(f"benchmark {name} needs {error.name}; run: {sys.executable} -m pip install -r requirements-dev.txt") from None
+
+
 def machine() -> dict[str, Any]:
     """What the figures were taken on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor() or platform.machine())
-    versions = {name: metadata.version(name) for name in ("torch", "numpy", "scikit-image", "kornia", "scikit-learn")}
+    versions = {own.name: own.version for own in metadata.distributions() if own.name in LIBRARIES}
     gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {
         "cpu": model,

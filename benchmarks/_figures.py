@@ -1,15 +1,30 @@
 """How a benchmark's figures are given: medians with their range, and one row per comparison."""
 
+import multiprocessing
+import signal
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
+
+import torch
 
 
 def spread(figures: Sequence[float]) -> str:
     """Median (minimum .. maximum)."""
     digits = 2 if statistics.median(figures) < 100 else 0
     return f"{statistics.median(figures):>12,.{digits}f}  ({min(figures):,.{digits}f} .. {max(figures):,.{digits}f})"
+
+
+def processes(count: int) -> ProcessPoolExecutor:
+    """Fresh processes with one thread of torch each; control-C ends them without a word."""
+    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
+
+
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    torch.set_num_threads(1)
 
 
 # What is to be high; all else is to be low.

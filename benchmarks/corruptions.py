@@ -9,12 +9,10 @@ through its whole composition with scikit-image. Sides take turns; figures are m
 """
 
 import functools
-import multiprocessing
 import os
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 
 import kornia
 import numpy as np
@@ -27,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, grid_sample, pad
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks._figures import Figure, spread
+from benchmarks._figures import Figure, processes, spread
 from data.compositions import ELEMENTALS, compositions
 from data.corruptions import corrupt, parameter_of, stream, to_uint8
 from data.torchvision_import import import_torchvision
@@ -245,10 +243,6 @@ class PerImage(Dataset):
         return torch.from_numpy(values.astype(np.uint8)).permute(2, 0, 1)
 
 
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def walk(images: np.ndarray, first_id: int) -> int:
     """Streams all 167 compositions of some images as uint8; returns the bytes made."""
     made = 0
@@ -263,7 +257,7 @@ def whole_stream() -> list[Figure]:
     """Part (b): a row for each size."""
     cores = len(os.sched_getaffinity(0))
     rows = []
-    with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn"), initializer=one_thread) as pool:
+    with processes(cores) as pool:
         for size, shape in SHAPES.items():
             images = np.random.default_rng(0).integers(0, 256, (STREAM_IMAGES, *shape), dtype=np.uint8)
             shares = np.array_split(images, cores)
@@ -292,7 +286,7 @@ def whole_stream() -> list[Figure]:
 def run() -> list[Figure]:
     """Rows {name, ours, other, unit, ratio, goal} of both parts; prints every form with its range. Torch's thread count is put back."""
     threads = torch.get_num_threads()
-    one_thread()
+    torch.set_num_threads(1)
     try:
         return each_corruption() + whole_stream()
     finally:

@@ -9,17 +9,15 @@ drawn at random, which changes no time. One thread, as a process of the pool has
 DataLoader whose workers take image by image through its composition with scikit-image. About six minutes on two cores.
 """
 
-import multiprocessing
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from benchmarks._figures import Figure, in_turns, spread
+from benchmarks._figures import Figure, in_turns, processes, spread
 from benchmarks.corruptions import PerImage
 from data import datasets
 from data.batches import ToNetwork
@@ -94,20 +92,10 @@ def over_forward_passes() -> Figure:
     return Figure("evaluation of the five systems over their forward passes", ours, limit, 1.10, "s")
 
 
-class Share:
-    """What a process of the pool evaluates."""
-
-    def __init__(self, first: int):
-        self.positions = np.arange(first, first + IMAGES)
-
-    def __call__(self) -> int:
-        torch.set_num_threads(1)
-        evaluate(five_systems(), datasets.load(DATASET), Evaluation(), self.positions, torch.device("cpu"))
-        return len(self.positions)
-
-
-def call(share: Share) -> int:
-    return share()
+def evaluate_share(number: int) -> None:
+    """What a process of the pool evaluates: the next IMAGES images."""
+    positions = np.arange(IMAGES * number, IMAGES * (number + 1))
+    evaluate(five_systems(), datasets.load(DATASET), Evaluation(), positions, torch.device("cpu"))
 
 
 @torch.inference_mode()
@@ -134,10 +122,11 @@ def over_the_usual_way() -> Figure:
     cores = len(os.sched_getaffinity(0))
     systems, images = five_systems(), datasets.load(DATASET).test.images[:FIELD_IMAGES]
     loader = DataLoader(Numbered(images), batch_size=FIELD_IMAGES, num_workers=cores, persistent_workers=True)
-    shares = [Share(IMAGES * number) for number in range(cores)]
     torch.set_num_threads(cores)
-    with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn")) as pool:
-        taken = in_turns({"ours": lambda: sum(pool.map(call, shares)), "usual": lambda: usual_way(systems, loader)}, ROUNDS)
+    with processes(cores) as pool:
+        taken = in_turns(
+            {"ours": lambda: list(pool.map(evaluate_share, range(cores))), "usual": lambda: usual_way(systems, loader)}, ROUNDS
+        )
     ours = [IMAGES * cores / seconds for seconds in taken["ours"]]
     usual = [FIELD_IMAGES / seconds for seconds in taken["usual"]]
     print(

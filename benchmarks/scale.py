@@ -7,12 +7,10 @@ of tabulating run directories by runs. An exponent of 1 is growth in proportion;
 own, one thread, and reports its peak of resident memory, torch and the data set included. About four minutes.
 """
 
-import multiprocessing
 import resource
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks._figures import Figure, spread
+from benchmarks._figures import Figure, processes, spread
 from benchmarks.results import write_runs
 from data import datasets
 from models.networks import build_network
@@ -42,7 +40,6 @@ GOAL = 1.1
 
 def evaluation(images: int = 50, classes: int = 10, compositions: str = "167", systems: int = 1) -> tuple[float, float]:
     """Seconds of an evaluation of drawn networks, and the peak memory of this process in MB."""
-    torch.set_num_threads(1)
     dataset = datasets.load("FashionMNIST-mini")
     made = [PlainSystem(build_network("SmallNet", classes)).eval().requires_grad_(False) for _ in range(systems)]
     work = partial(evaluate, made, dataset, positions=np.arange(images), device=torch.device("cpu"))
@@ -54,7 +51,7 @@ def evaluation(images: int = 50, classes: int = 10, compositions: str = "167", s
 
 def alone(call: Callable[[], tuple[float, float]]) -> tuple[float, float]:
     """What a call returns in a fresh process."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with processes(1) as pool:
         return pool.submit(call).result()
 
 

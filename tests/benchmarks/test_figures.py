@@ -1,6 +1,12 @@
 """The table of the benchmarks: goals beside figures, ratios of rounds, what could not be measured; and that every method of the menu has its row."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib import metadata
 
 import pytest
 import torch
@@ -65,7 +71,11 @@ def test_without_a_gpu_its_rows_say_so_and_the_file_has_them_all(tmp_path, capsy
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["gpus"], "no benchmark gpus; allowed: clusterability"), (["gpu", "--json", "/nowhere/a.json"], "/nowhere is no folder")],
+    [
+        (["gpus"], "no benchmark gpus; allowed: clusterability"),
+        (["gpu", "--json", "/nowhere/a.json"], "/nowhere is no folder"),
+        (["gpu", "--json", "/"], "/: a folder, but"),
+    ],
 )
 def test_a_mistake_is_one_line(words, said, capsys):
     assert main(words) == 2
@@ -73,6 +83,41 @@ def test_a_mistake_is_one_line(words, said, capsys):
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert said in error
+
+
+def test_a_library_that_is_compared_with_may_be_missing(monkeypatch, tmp_path, capsys):
+    """As after `make demo`: what needs it says how to have it, and what was measured before is kept."""
+    monkeypatch.setitem(sys.modules, "kornia", None)
+    monkeypatch.delitem(sys.modules, "benchmarks.corruptions", raising=False)
+    monkeypatch.setattr(metadata, "distributions", list)
+    assert main(["gpu", "corruptions", "--json", str(tmp_path / "figures.json")]) == 2
+    error = capsys.readouterr().err
+    assert error == f"error: benchmark corruptions needs kornia; run: {sys.executable} -m pip install -r requirements-dev.txt\n"
+    assert len(json.loads((tmp_path / "figures.json").read_text())["figures"]) == len(gpu.NAMES)
+
+
+def test_an_interruption_ends_the_processes_of_a_benchmark_without_a_word():
+    script = """
+import os, sys, time
+from benchmarks._figures import processes
+from errors import report_errors
+def work():
+    with processes(2) as pool:
+        while len({asked.result() for asked in [pool.submit(os.getpid) for _ in range(2)]}) < 2:
+            pass
+        waiting = [pool.submit(time.sleep, 60) for _ in range(2)]
+        print("up", flush=True)
+        waiting[0].result()
+sys.exit(report_errors(work, "nothing is kept"))
+"""
+    words = [sys.executable, "-c", script]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "up\n"
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)
+        _, error = process.communicate(timeout=30)
+    assert (process.returncode, error) == (130, "interrupted; nothing is kept\n")
 
 
 @pytest.mark.slow
