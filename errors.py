@@ -2,7 +2,9 @@
 
 import argparse
 import atexit
+import difflib
 import gc
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -41,6 +43,11 @@ class Arguments(argparse.ArgumentParser):
         super().__init__(*names, **options)
 
     def error(self, message: str) -> NoReturn:
+        message = re.sub(r"invalid int value: (.*)", r"must be a whole number, got \1", message)
+        if wrong := re.fullmatch(r"(.*)invalid choice: '(.*?)'.* \(choose from (.*)\)", message):
+            allowed = wrong[3].replace("'", "").split(", ")
+            near = difflib.get_close_matches(wrong[2], allowed, 1)
+            message = f"{wrong[1]}{wrong[2]!r} is unknown; {f'did you mean {near[0]!r}? ' if near else ''}allowed: {', '.join(allowed)}"
         self.exit(2, f"error: {message}; see: {self.prog} --help\n")
 
 

@@ -55,7 +55,6 @@ if [ $local = yes ]; then
   here=()
   for option in ${options[@]+"${options[@]}"}; do
     case $option in
-      --max-parallel | --max-parallel=*) here+=("--workers${option#--max-parallel}") ;;
       --per-task | --per-task=*) echo "error: --per-task is for Slurm; here it is --max-parallel K that runs K entries side by side" >&2; exit 2 ;;
       --wait) ;;
       *) here+=("$option") ;;

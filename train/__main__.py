@@ -4,6 +4,7 @@ python -m train configs/demo.yaml                     the whole list with its pr
 python -m train configs/demo.yaml --list              every entry and its state
 python -m train configs/demo.yaml --index 3           one entry; --index 0-5,9 several
 python -m train configs/demo.yaml --index 3 --lr=0.1  with a key changed (dotted for nested ones: --module.lr=0.1)
+python -m train sync --help                           to W&B, what was recorded without it
 """
 
 import os
@@ -36,7 +37,9 @@ def parser(description: str | None = __doc__) -> Arguments:
     arguments.add_argument("--list", action="store_true", help="show every entry with its state, run nothing")
     arguments.add_argument("--dry-run", action="store_true", help="show what would run, in order")
     arguments.add_argument("--with-prerequisites", action="store_true", help="with --index: first run what the entries need")
-    arguments.add_argument("--workers", type=int, metavar="K", help="entries side by side (default: one per core; one on a GPU)")
+    arguments.add_argument(
+        "--workers", "--max-parallel", type=int, metavar="K", help="entries side by side (default: one per core; one on a GPU)"
+    )
     return arguments
 
 
@@ -107,7 +110,7 @@ def run_alone(todo: Sequence[Entry], entry: Entry, tags: tuple[str, ...]) -> Non
 def show(config: str, chosen: Sequence[Entry], indices: str | None, rest: Sequence[str]) -> None:
     """Every entry by name with its state; then the counts, and what submitting the list would submit.
 
-    From the files of runs and tasks and one look at Slurm's queue; InputError, after the files' states, where Slurm does not answer.
+    From the files of runs and tasks and one look at Slurm's queue; InputError, after the files' states, where Slurm does not answer and not all is done.
     """
     planned = plan(chosen)
     states = read_states(planned)
@@ -132,7 +135,7 @@ def show(config: str, chosen: Sequence[Entry], indices: str | None, rest: Sequen
         print(
             f"{others} more from these runs {'is' if others == 1 else 'are'} queued or running, of other lists or of this one as it was before"
         )
-    if problem is not None:
+    if problem is not None and set(counts) != {"done"}:
         raise problem
     left = remainder(planned, {entry.experiment.hash for entry in chosen}, states, queued).entries
     own = [entry.index for entry in left if entry.index is not None]

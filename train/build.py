@@ -118,6 +118,8 @@ def first_problem(cls: type[Experiment], error: ValidationError) -> FieldError:
         return FieldError(key, f"must be a mapping, got {problem['input']!r}; its keys: {', '.join(PARTS[key].model_fields)}")
     if not key and ": " in message:
         key, message = message.split(": ", 1)
+    elif problem["type"] in ("bool_parsing", "bool_type"):
+        message = f"must be true or false, got {problem['input']!r}"
     elif problem["type"] != "value_error":
         message = f"{message[0].lower()}{message[1:]}, got {problem['input']!r}"
     return FieldError(key, message)

@@ -9,7 +9,7 @@ from train.run import finished, state
 
 
 def require_data(todo: Sequence[Entry]) -> None:
-    """InputError that names every data set that is missing, and the entries that need none of those."""
+    """InputError that names every data set that is missing with the entries that need it, and the entries that need none of those."""
     if not todo:
         return
     from data import datasets
@@ -19,7 +19,8 @@ def require_data(todo: Sequence[Entry]) -> None:
         try:
             datasets.require(name)
         except InputError as error:
-            problems[name] = str(error)
+            own = [entry.index for entry in todo if entry.index is not None and entry.experiment.dataset == name]
+            problems[name] = f"{error}" + (f" (needed by {'entry' if len(own) == 1 else 'entries'} {ranges(own)})" if own else "")
     if problems:
         rest = [entry.index for entry in todo if entry.index is not None and entry.experiment.dataset not in problems]
         raise InputError("; ".join(problems.values()) + (f"; entries that need none of this: --index {ranges(rest)}" if rest else ""))

@@ -82,7 +82,9 @@ def last_line(text: str) -> str:
 def _queue(moment: int) -> list[Task]:
     answer = ask(["squeue", "--me", "-r", "-h", "-o", "%F|%K|%A|%T|%r|%j"])
     if answer.returncode != 0:
-        raise InputError(f"squeue: {last_line(answer.stderr)}; what is queued is unknown, so nothing is submitted; try again later")
+        raise InputError(
+            f"squeue: {last_line(answer.stderr)}; what is queued is unknown; try again later, or run the list on this machine: bash submit_array.sh CONFIG --local"
+        )
     tasks = []
     for line in answer.stdout.splitlines():
         array, index, job, state, reason, name = line.split("|", 5)

@@ -137,7 +137,7 @@ def test_unknown_analyses_are_told_without_torch(config):
         [sys.executable, "-m", "analysis", "satiation", str(config)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 2
-    assert "invalid choice: 'satiation'" in ended.stderr
+    assert "'satiation' is unknown; did you mean 'saturation'? allowed: " in ended.stderr
     code = f"import sys, analysis.__main__ as a; code = a.main(['invariance', {str(config)!r}, '--index', '9']); assert 'torch' not in sys.modules; sys.exit(code)"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ.copy(), capture_output=True, text=True, check=False)
     assert ended.returncode == 2, ended.stderr

@@ -76,6 +76,7 @@ def test_all_data_that_is_missing_is_named_at_once(runs, tmp_path, arguments):
     assert refused.returncode == 2
     assert len(refused.stderr.splitlines()) == 1
     assert refused.stderr.index("FaceScrub.h5 is missing; run") < refused.stderr.index("EMNIST.h5 is missing; run")
+    assert "(needed by entry 0)" in refused.stderr
     assert refused.stderr.endswith("; entries that need none of this: --index 1\n")
     assert refused.stdout.count("would run") == (3 if arguments else 0)
     assert not runs.exists()
@@ -159,7 +160,7 @@ def test_a_server_that_does_not_answer_holds_nothing_up(runs, tmp_path):
         (["--epochs=0"], "entry 0: epochs: "),
         (["--dataset=99"], "entry 0: dataset: 99 is not on the menu"),
         (["--nonsense"], "unknown argument '--nonsense'"),
-        (["--workers", "many"], "error: argument --workers: invalid int value: 'many'; see: python -m train --help"),
+        (["--workers", "many"], "error: argument --workers/--max-parallel: must be a whole number, got 'many'; see: python -m train --help"),
         (["--index", "0", "--dataset=CIFAR10"], "python -m data prepare CIFAR10"),
     ],
 )  # fmt: skip

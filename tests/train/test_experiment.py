@@ -326,6 +326,7 @@ def test_what_is_written_builds_the_same_experiment(entry, changes):
         ({"dataset": 0, "method": 0, "learning_rate": 0.1}, r"learning_rate: unknown key for Identity"),
         ({"dataset": 0, "method": 0}, r"lr: missing"),
         (IDENTITY | {"learning_rate": 1}, r"learning_rate: unknown key for Identity; .*allowed: dataset, method"),
+        (IDENTITY | {"compile": "maybe"}, r"compile: must be true or false, got 'maybe'"),
         (IDENTITY | {"epoch": 1}, r"epoch: unknown key for Identity; did you mean 'epochs'\?"),
         (IDENTITY | {"weight": 1}, r"weight: unknown key for Identity"),
         (IDENTITY | {"lr": "0,1"}, r"lr: must be a number, got '0,1'"),
