@@ -63,9 +63,10 @@ class Module(Method):
     def loss(self, network: nn.Module, batch: Batch) -> Step:
         e = self.experiment
         with torch.no_grad():
-            ready = [batch.features_n] if isinstance(batch, PrefixedBatch) else []
-            own = [self.backbone(batch.images_nchw, 0, self.level)] if len(batch.images_nchw) else []
-            before = torch.cat([*own, *ready]) if ready else own[0]
+            parts = [self.backbone(batch.images_nchw, 0, self.level)] if len(batch.images_nchw) else []
+            if isinstance(batch, PrefixedBatch):
+                parts.append(batch.features_n)
+            before = parts[0] if len(parts) == 1 else torch.cat(parts)
         corrupted, clean = before.chunk(2)
         after = network(before) if e.pass_through else torch.cat([network(corrupted), clean])
         logits = self.backbone(after, self.level)

@@ -55,7 +55,11 @@ class PrefixedBatches:
         for chosen in base.order(epoch, first):
             images = base.network_inputs(chosen, epoch, live) if live else base.train.images[:0]
             labels = base.train.labels[chosen].repeat(len(base.views))
-            yield PrefixedBatch(images, labels, len(base.views), torch.cat([features[chosen] for features in kept]))
+            # Into one tensor at once: features of a batch are tens of megabytes.
+            ready = kept[0].new_empty(len(kept), len(chosen), *kept[0].shape[1:])
+            for features, place in zip(kept, ready):
+                torch.index_select(features, 0, chosen, out=place)
+            yield PrefixedBatch(images, labels, len(base.views), ready.flatten(0, 1))
 
     @torch.no_grad()
     def validation(self) -> Iterator[Batch]:
