@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from importlib import metadata
 
+import numpy as np
 import pytest
 import torch
 
 import info_dicts
-from benchmarks import _figures, gpu, steps
+from benchmarks import _figures, gpu, scale, steps
 from benchmarks.__main__ import main, table
 from benchmarks._figures import Figure, in_turns
 from train.build import KINDS
@@ -94,6 +96,19 @@ def test_a_library_that_is_compared_with_may_be_missing(monkeypatch, tmp_path, c
     error = capsys.readouterr().err
     assert error == f"error: benchmark corruptions needs kornia; run: {sys.executable} -m pip install -r requirements-dev.txt\n"
     assert len(json.loads((tmp_path / "figures.json").read_text())["figures"]) == len(gpu.NAMES)
+
+
+def held(megabytes):
+    """The peak memory of this process after it has held so much."""
+    return len(bytearray(megabytes * 2**20)) and scale.peak_memory()
+
+
+def test_the_peak_memory_of_a_process_is_its_own():
+    """Neither that of the process that started it, nor that of what it holds at the end."""
+    large = np.ones(2**30, np.uint8)
+    few, many = (scale.alone(partial(held, megabytes)) for megabytes in (1, 301))
+    assert 290 < many - few < 310
+    assert few < large.nbytes / 2**20
 
 
 def test_an_interruption_ends_the_processes_of_a_benchmark_without_a_word():

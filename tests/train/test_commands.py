@@ -67,6 +67,29 @@ def test_a_missing_prerequisite_names_the_command_that_makes_it(runs, tmp_path):
     assert "7 to run, 1 done already" in dry.stdout
 
 
+def test_a_list_that_is_done_is_shown_without_a_queue_and_any_other_says_what_is_unknown(runs, tmp_path):
+    """Something was submitted once, and Slurm's controller does not answer."""
+    path, tools = tmp_path / "one.yaml", tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sbatch", "squeue"):
+        (tools / name).write_text("#!/bin/sh\necho 'squeue: error: no controller' >&2\nexit 1\n")
+        (tools / name).chmod(0o755)
+    path.write_text(LIST.splitlines()[1] + "\n")
+    assert command(path, "--max-parallel", "1").returncode == 0
+    # Without it, nothing was ever submitted, and nothing is asked.
+    (runs / "slurm").mkdir()
+    words = f"{tools}:{os.environ['PATH']}"
+    done = command(path, "--list", PATH=words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0].split()[:2] == ["0", "done"]
+    other = command(path, "--list", "--seed=6", PATH=words)
+    assert other.returncode == 2
+    assert other.stdout.splitlines()[0].split()[:2] == ["0", "new"]
+    assert other.stderr.startswith("error: squeue: no controller; what is queued is unknown; ")
+    assert "--local" in other.stderr
+    assert other.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("arguments", [(), ("--dry-run",)])
 def test_all_data_that_is_missing_is_named_at_once(runs, tmp_path, arguments):
     path = tmp_path / "mixed.yaml"
